@@ -1,0 +1,140 @@
+"""The ``imgtools`` program: the group of commands, and the one place where errors end."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+import traceback
+from typing import NoReturn
+
+import click
+
+from imgtools import __version__
+from imgtools.errors import EXIT_FAILED, EXIT_USAGE, ImgtoolsError, UsageError
+
+# Verb -> module; the click command in it is called ``command``.
+COMMANDS = {
+    "cat": "imgtools.cli.cat_cmd",
+    "df": "imgtools.cli.df_cmd",
+    "doctor": "imgtools.cli.doctor_cmd",
+    "filesystems": "imgtools.cli.filesystems_cmd",
+    "info": "imgtools.cli.info_cmd",
+    "inspect": "imgtools.cli.inspect_cmd",
+    "ls": "imgtools.cli.ls_cmd",
+}
+
+EPILOG = """\b
+Examples:
+  imgtools inspect -a guest.qcow2
+  imgtools df -h -d mydomain
+  imgtools cat -a guest.qcow2 /etc/fstab
+  imgtools doctor
+
+\b
+Exit status: 0 ok, 1 failed, 2 usage, 3 no guest or OS found, 4 bad or unsupported
+image, 5 appliance did not start, 6 operation in the guest failed, 7 missing tool or
+binding, 8 refused for safety, 10 findings, 20 warnings under --strict, 128+N signal N.
+"""
+
+
+class LazyGroup(click.Group):
+    """Imports a command's module when it is named (or when the group's help is shown)."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        module = COMMANDS.get(cmd_name)
+        if module is None:
+            return None
+        command = importlib.import_module(module).command
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(
+    cls=LazyGroup,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, "-V", "--version", prog_name="imgtools")
+def cli() -> None:
+    """Look inside virtual-machine disk images while the guest is off."""
+
+
+def main() -> NoReturn:
+    """Run the program and exit with a code of the documented scale."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(argv: list[str]) -> int:
+    """Run the command line ``argv`` and return the exit code."""
+    signal.signal(signal.SIGTERM, _on_terminate)
+    try:
+        return _invoke(argv)
+    except BrokenPipeError:
+        # The reader (head, less) has gone; writing the rest would only raise again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except (KeyboardInterrupt, click.Abort):
+        _tell("interrupted", code="interrupted", exit_code=128 + signal.SIGINT, argv=argv)
+        return 128 + signal.SIGINT
+    except click.UsageError as error:
+        hint = f"try: {error.ctx.command_path} --help" if error.ctx else None
+        return _fail(UsageError(error.format_message(), hint=hint), argv)
+    except click.ClickException as error:
+        return _fail(UsageError(error.format_message()), argv)
+    except ImgtoolsError as error:
+        return _fail(error, argv)
+    except Exception as error:  # noqa: BLE001 (the outermost wrapper: never a traceback)
+        if _debugging(argv):
+            traceback.print_exc()
+        _tell(
+            f"internal error: {type(error).__name__}: {error}",
+            code="internal",
+            hint="please report it with the output of the same command under --debug",
+            exit_code=EXIT_FAILED,
+            argv=argv,
+        )
+        return EXIT_FAILED
+
+
+def _invoke(argv: list[str]) -> int:
+    result = cli.main(args=argv, prog_name="imgtools", standalone_mode=False)
+    sys.stdout.flush()
+    return result if isinstance(result, int) else 0
+
+
+def _fail(error: ImgtoolsError, argv: list[str]) -> int:
+    if _debugging(argv):
+        traceback.print_exception(error)
+    _tell(error.message, code=error.code, hint=error.hint, exit_code=error.exit_code, argv=argv)
+    return error.exit_code
+
+
+def _tell(
+    message: str, *, code: str, exit_code: int, argv: list[str], hint: str | None = None
+) -> None:
+    from imgtools.cli.render import safe_text
+
+    if "--json" in argv:
+        return
+    line = f"imgtools: {safe_text(message)}"
+    if hint:
+        separator = "; " if exit_code == EXIT_USAGE else " -- "
+        line += separator + safe_text(hint)
+
+
+def _debugging(argv: list[str]) -> bool:
+    return "--debug" in argv or os.environ.get("IMGTOOLS_DEBUG", "") not in ("", "0")
+
+
+def _on_terminate(_number: int, _frame: object) -> NoReturn:
+    # Raised, not exited, so that appliances and overlays are cleaned up on the way out.
+    raise SystemExit(128 + signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,318 @@
+"""Options that commands share, with the letters and words of the virt-* tools.
+
+`disk_options` gives a command ``-a -d -c --format --blocksize --key --keys-from-stdin --engine
+--untrusted`` and hands it one `DiskArguments`; `output_options` gives ``--json -v -q --strict
+--debug``.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast
+
+import click
+
+from imgtools.config import ENGINES, Config, EngineChoice, load
+from imgtools.errors import UsageError
+from imgtools.model import KNOWN_FORMATS, DiskRequest, KeySpec
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_META = "imgtools.disks"
+URI_SCHEMES = ("file", "nbd", "nbd+unix", "ssh", "http", "https", "ftp", "ftps", "tftp")
+MAX_KEY_FILE = 8 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskArguments:
+    """What the user pointed at, in the order given.
+
+    Exactly one of ``disks`` and ``domains`` is filled, or neither.
+    """
+
+    disks: tuple[DiskRequest, ...] = ()
+    domains: tuple[str, ...] = ()
+    connect: str = ""
+    keys: tuple[KeySpec, ...] = ()
+    engine: EngineChoice = "auto"
+    untrusted: bool = False
+    config: Config = field(default_factory=Config)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """How to talk: ``json`` instead of a table; ``verbose`` says which engine and why."""
+
+    json: bool = False
+    verbose: bool = False
+    quiet: bool = False
+    strict: bool = False
+
+
+class _OrderedOption(click.Option):
+    """An option that remembers where it stood among its kind.
+
+    ``--format`` applies to the ``-a`` that follow it, and click alone does not keep the order
+    between two options.
+    """
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        super().add_to_parser(parser, ctx)
+        name = self.opts[-1]
+        parsed = parser._long_opt[name]  # noqa: SLF001 (no public hook; a test guards it)
+        original = parsed.process
+
+        def process(value: Any, state: Any) -> None:
+            ctx.meta.setdefault(_META, []).append((self.name, value))
+            original(value, state)
+
+        parsed.process = process
+
+
+def disk_options(*, positional: bool = True) -> Callable[[F], F]:
+    """Give the command the options that name disks; it receives ``disks: DiskArguments``.
+
+    With ``positional`` the command's own argument list must be called ``args``; when neither
+    -a nor -d is given its first word names the disk image or domain, as the virt-* tools allow.
+    """
+
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            raw = {name: kwargs.pop(name) for name in _RAW}
+            words = list(kwargs.get("args", ())) if positional else []
+            ctx = click.get_current_context()
+            parsed = _collect(raw, ctx.meta.get(_META, []), words)
+            if positional:
+                kwargs["args"] = tuple(words)
+            return function(*args, disks=parsed, **kwargs)
+
+        decorated: Any = wrapper
+        for option in reversed(_OPTIONS):
+            decorated = option(decorated)
+        return cast("F", decorated)
+
+    return decorate
+
+
+_RAW = (
+    "add",
+    "domain",
+    "connect",
+    "format",
+    "blocksize",
+    "key",
+    "keys_from_stdin",
+    "engine",
+    "untrusted",
+)
+
+_OPTIONS = [
+    click.option(
+        "-a",
+        "--add",
+        cls=_OrderedOption,
+        multiple=True,
+        metavar="FILE|URI",
+        help="Add a disk image (repeat for a guest of several disks).",
+    ),
+    click.option(
+        "-d",
+        "--domain",
+        multiple=True,
+        metavar="NAME|UUID",
+        help="Add the disks of a libvirt domain.",
+    ),
+    click.option(
+        "-c",
+        "--connect",
+        metavar="URI",
+        help="libvirt connection for -d.  [env: IMGTOOLS_CONNECT]",
+    ),
+    click.option(
+        "--format",
+        cls=_OrderedOption,
+        multiple=True,
+        metavar="raw|qcow2|...|auto",
+        help="Format of the -a that follow; auto goes back to reading the header.",
+    ),
+    click.option(
+        "--blocksize",
+        cls=_OrderedOption,
+        multiple=True,
+        type=click.Choice(["512", "4096"]),
+        help="Sector size of the -a that follow.",
+    ),
+    click.option(
+        "--key",
+        multiple=True,
+        metavar="ID:key:TEXT|ID:file:NAME",
+        help="Key of an encrypted volume; ID is its device, UUID or 'all'.  Prefer file:, "
+        "since other users see the command line.",
+    ),
+    click.option(
+        "--keys-from-stdin",
+        is_flag=True,
+        help="Read passphrases from stdin, one a line, for any encrypted volume.",
+    ),
+    click.option(
+        "--engine",
+        type=click.Choice(ENGINES),
+        help="How to read: in this process, through the libguestfs appliance, or whichever "
+        "is certain to be right (auto, the default).  [env: IMGTOOLS_ENGINE]",
+    ),
+    click.option(
+        "--untrusted",
+        is_flag=True,
+        help="The image comes from a stranger: follow no reference out of its own folder.",
+    ),
+]
+
+
+def output_options(*, json: bool = True) -> Callable[[F], F]:
+    """Give the command ``--json -v -q --strict --debug``; it receives ``output: Output``."""
+
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            kwargs.pop("debug")
+            output = Output(
+                json=kwargs.pop("json", False),
+                verbose=kwargs.pop("verbose"),
+                quiet=kwargs.pop("quiet"),
+                strict=kwargs.pop("strict"),
+            )
+            return function(*args, output=output, **kwargs)
+
+        options = [
+            click.option(
+                "-v", "--verbose", is_flag=True, help="Say which engine was taken, and why."
+            ),
+            click.option("-q", "--quiet", is_flag=True, help="No warnings on stderr."),
+            click.option("--strict", is_flag=True, help="Exit 20 if there were warnings."),
+            click.option("--debug", is_flag=True, help="Show a traceback on errors."),
+        ]
+        if json:
+            options.insert(0, click.option("--json", is_flag=True, help="One JSON document."))
+        decorated: Any = wrapper
+        for option in reversed(options):
+            decorated = option(decorated)
+        return cast("F", decorated)
+
+    return decorate
+
+
+def _collect(
+    raw: dict[str, Any], ordered: list[tuple[str, str]], words: list[str]
+) -> DiskArguments:
+    config = load()
+    disks = _in_order(ordered)
+    domains = list(raw["domain"])
+    if disks and domains:
+        raise UsageError("-a and -d cannot be mixed", hint="name a domain or its images")
+    if not disks and not domains and words:
+        disks, domains = _positional(words.pop(0), ordered)
+    return DiskArguments(
+        disks=tuple(disks),
+        domains=tuple(domains),
+        connect=raw["connect"] or config.connect,
+        keys=_keys(raw["key"], from_stdin=raw["keys_from_stdin"]),
+        engine=raw["engine"] or config.engine,
+        untrusted=raw["untrusted"],
+        config=config,
+    )
+
+
+def _in_order(ordered: list[tuple[str, str]]) -> list[DiskRequest]:
+    image_format: str | None = None
+    block_size: Literal[512, 4096] = 512
+    disks = []
+    for name, value in ordered:
+        if name == "format":
+            image_format = _checked_format(value)
+        elif name == "blocksize":
+            block_size = 4096 if value == "4096" else 512
+        else:
+            disks.append(make_request(value, image_format, block_size))
+    if image_format is not None and disks and ordered[-1][0] == "format":
+        raise UsageError(f"--format {image_format} stands after the last -a and applies to none")
+    return disks
+
+
+def _checked_format(value: str) -> str | None:
+    value = {"vhd": "vpc"}.get(value, value)
+    if value == "auto":
+        return None
+    if value not in KNOWN_FORMATS:
+        raise UsageError(
+            f"--format {value}: unknown image format", hint=f"known: {', '.join(KNOWN_FORMATS)}"
+        )
+    return value
+
+
+def _positional(word: str, ordered: list[tuple[str, str]]) -> tuple[list[DiskRequest], list[str]]:
+    """The first word names an image if it looks like a file or URI, else a domain."""
+    if "/" in word or "://" in word or Path(word).exists():
+        return _in_order([*ordered, ("add", word)]), []
+    return [], [word]
+
+
+def make_request(
+    word: str, image_format: str | None = None, block_size: Literal[512, 4096] = 512
+) -> DiskRequest:
+    """Make a DiskRequest from the argument of ``-a``.  Raises UsageError for a bad URI."""
+    scheme, separator, rest = word.partition("://")
+    # A scheme is letters; anything else in front of "://" is an odd file name.
+    if not separator or not scheme.replace("+", "").isalpha() or Path(word).exists():
+        if not word:
+            raise UsageError("-a '': the name of the image is empty")
+        return DiskRequest(path=Path(word), format=image_format, block_size=block_size)
+    if scheme not in URI_SCHEMES:
+        raise UsageError(f"{word}: unknown kind of URI", hint=f"known: {', '.join(URI_SCHEMES)}")
+    if scheme == "file":
+        from urllib.parse import unquote, urlsplit
+
+        parts = urlsplit(word)
+        if parts.netloc not in ("", "localhost") or not parts.path:
+            raise UsageError(f"{word}: a file URI has three slashes", hint=f"file:///{rest}")
+        path = Path(unquote(parts.path))
+        return DiskRequest(path=path, format=image_format, block_size=block_size)
+    return DiskRequest(uri=word, format=image_format, block_size=block_size)
+
+
+def _keys(specs: tuple[str, ...], *, from_stdin: bool) -> tuple[KeySpec, ...]:
+    keys = [_key(spec) for spec in specs]
+    if from_stdin:
+        lines = sys.stdin.buffer.read(MAX_KEY_FILE).split(b"\n")
+        keys += [KeySpec(id="all", secret=line.removesuffix(b"\r")) for line in lines if line]
+    return tuple(keys)
+
+
+def _key(spec: str) -> KeySpec:
+    # Never echo the specification: it may hold the passphrase.
+    identity, kind, value = _split_key(spec)
+    if kind == "key":
+        return KeySpec(id=identity, secret=value.encode(errors="surrogateescape"))
+    if kind == "file":
+        try:
+            with Path(value).open("rb") as stream:
+                secret = stream.read(MAX_KEY_FILE)
+        except OSError as error:
+            raise UsageError(f"--key: cannot read {value}: {error.strerror}") from None
+        # cryptsetup's and the virt tools' rule for a passphrase file: one trailing newline goes.
+        return KeySpec(id=identity, secret=secret.removesuffix(b"\n"))
+    raise UsageError(
+        f"--key {identity}:{kind}:...: only key and file are supported",
+        hint="--key ID:file:NAME",
+    )
+
+
+def _split_key(spec: str) -> tuple[str, str, str]:
+    parts = spec.split(":", 2)
+    if len(parts) != 3 or not parts[0]:
+        raise UsageError("--key: expected ID:key:TEXT or ID:file:NAME", hint="see --help")
+    return parts[0], parts[1], parts[2]

@@ -1,0 +1,147 @@
+"""The only importer of ``subprocess``: run a program with a timeout and bounded output.
+
+Charter: argument lists only, never a shell; a child gets the C locale, no stdin unless given,
+its own process group (killed as a whole on timeout or interrupt), and its output is capped, so
+that a hostile image cannot make ``qemu-img`` eat our memory or our day.  Secrets are passed on
+stdin or by file descriptor, never in argv; `Secret` text in argv is a programming error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from imgtools.errors import MissingToolError, ToolError, ToolTimeoutError
+
+DEFAULT_TIMEOUT = 60.0
+MAX_OUTPUT = 16 << 20
+
+# Which Debian package brings a tool, for the hint of a missing one.
+PACKAGE_OF = {
+    "qemu-img": "qemu-utils",
+    "qemu-nbd": "qemu-utils",
+    "qemu-system-x86_64": "qemu-system-x86",
+    "virsh": "libvirt-clients",
+    "supermin": "supermin",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completed:
+    """What a program left: its exit status and what it printed (capped)."""
+
+    argv: tuple[str, ...]
+    returncode: int
+    stdout: bytes
+    stderr: str
+
+    def last_error_line(self) -> str:
+        """The last non-empty line of stderr, without the program's own prefix."""
+        lines = [line.strip() for line in self.stderr.splitlines() if line.strip()]
+        if not lines:
+            return f"exit status {self.returncode}"
+        line = lines[-1]
+        prefix = f"{Path(self.argv[0]).name}: "
+        return line.removeprefix(prefix)
+
+
+def find_tool(name: str) -> str:
+    """Return the full path of ``name`` on PATH.
+
+    Raises MissingToolError with the apt line that installs it.
+    """
+    found = shutil.which(name)
+    if found is None:
+        package = PACKAGE_OF.get(name, name)
+        raise MissingToolError(
+            f"the program {name} is not installed",
+            hint=f"apt-get install --no-install-recommends {package}",
+        )
+    return found
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    timeout: float = DEFAULT_TIMEOUT,
+    check: bool = True,
+    max_output: int = MAX_OUTPUT,
+    stdin: bytes | None = None,
+    env: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
+) -> Completed:
+    """Run ``argv`` and return what it printed.
+
+    ``timeout`` in seconds; output beyond ``max_output`` bytes is cut.  ``env`` is added to the
+    environment.  Raises MissingToolError, ToolTimeoutError, and ToolError when ``check`` is
+    set and the exit status is not 0.
+    """
+    program = find_tool(argv[0])
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        with _spawned(
+            [program, *argv[1:]], stdout=out, stderr=err, stdin=stdin, env=env, pass_fds=pass_fds
+        ) as child:
+            try:
+                child.communicate(stdin, timeout=timeout)
+            except subprocess.TimeoutExpired:
+                _kill_group(child)
+                raise ToolTimeoutError(
+                    f"{argv[0]} did not finish within {timeout:g} s and was stopped",
+                    hint="the image may be damaged or hostile, or its storage hangs",
+                ) from None
+        completed = Completed(
+            argv=tuple(argv),
+            returncode=child.returncode,
+            stdout=_read_capped(out, max_output),
+            stderr=_read_capped(err, 1 << 20).decode(errors="replace"),
+        )
+    if check and completed.returncode != 0:
+        raise ToolError(f"{argv[0]}: {completed.last_error_line()}")
+    return completed
+
+
+@contextlib.contextmanager
+def _spawned(
+    argv: list[str],
+    *,
+    stdout: IO[bytes],
+    stderr: IO[bytes],
+    stdin: bytes | None,
+    env: Mapping[str, str] | None,
+    pass_fds: Sequence[int],
+) -> Iterator[subprocess.Popen[bytes]]:
+    child = subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+        stdout=stdout,
+        stderr=stderr,
+        env={**os.environ, "LC_ALL": "C", **(env or {})},
+        pass_fds=tuple(pass_fds),
+        start_new_session=True,
+    )
+    try:
+        yield child
+    except BaseException:
+        _kill_group(child)
+        raise
+
+
+def _kill_group(child: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):
+        child.kill()
+    child.wait()
+
+
+def _read_capped(stream: IO[bytes], limit: int) -> bytes:
+    stream.seek(0)
+    return stream.read(limit)

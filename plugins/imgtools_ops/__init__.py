@@ -1,0 +1,1 @@
+"""The bundled sysprep operations, one file each (none yet)."""
