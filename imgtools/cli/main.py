@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import signal
 import sys
@@ -120,11 +121,14 @@ def _tell(
     from imgtools.cli.render import safe_text
 
     if "--json" in argv:
+        error = {"code": code, "message": message, "hint": hint, "exit": exit_code}
+        print(json.dumps({"error": error}), file=sys.stderr)
         return
     line = f"imgtools: {safe_text(message)}"
     if hint:
         separator = "; " if exit_code == EXIT_USAGE else " -- "
         line += separator + safe_text(hint)
+    print(line, file=sys.stderr)
 
 
 def _debugging(argv: list[str]) -> bool:

@@ -101,7 +101,7 @@ def print_json(
 
 
 def csv_field(value: str | bytes | int) -> bytes:
-    """Quote a CSV field by the virt-* tools' rule: only if it holds space, quote, comma, newline."""
+    """Quote a CSV field by the virt-* tools' rule: only around space, quote, comma, newline."""
     raw = value if isinstance(value, bytes) else str(value).encode(errors="surrogateescape")
     if any(character in raw for character in b' ",\n'):
         return b'"' + raw.replace(b'"', b'""') + b'"'
@@ -130,14 +130,16 @@ def print_columns(
         return
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
     for row in cells:
-        [
+        parts = [
             cell.rjust(widths[i]) if i in right else cell.ljust(widths[i])
             for i, cell in enumerate(row)
         ]
+        print(gap.join(parts).rstrip())
 
 
 def tell(message: str) -> None:
     """Print one line of talk on stderr."""
+    print(f"imgtools: {safe_text(message)}", file=sys.stderr)
 
 
 def finish(output: Output, warnings: Iterable[Notice]) -> int:
