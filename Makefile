@@ -1,0 +1,45 @@
+# Two commands do everything on a fresh Debian 12:  make demo   and   make test
+SHELL := /bin/bash
+PYTHON := .venv/bin/python
+
+.PHONY: help setup setup-demo demo fixtures test lint unit bench fuzz clean
+
+help:
+	@echo "make demo      build a real Debian guest and look inside it"
+	@echo "make test      run every check and test (launches appliances, libvirtd)"
+	@echo "make lint      ruff, mypy --strict, import rules"
+	@echo "make unit      the tests that need nothing"
+	@echo "make bench     imgtools and the virt-* tools side by side"
+	@echo "make fuzz      damaged images on the direct engine, a long run"
+	@echo "make fixtures  build every test image into the cache"
+	@echo "make clean     remove .venv and caches inside the tree"
+
+setup-demo:
+	@.ci/setup demo
+
+setup:
+	@.ci/setup test
+
+demo: setup-demo
+	@.ci/demo
+
+fixtures: setup
+	@$(PYTHON) -m fixtures build --all
+
+lint: setup
+	@.ci/lint
+
+unit: setup
+	@$(PYTHON) -m pytest -m unit
+
+test: setup lint
+	@$(PYTHON) -m pytest
+
+bench: setup
+	@$(PYTHON) -m tests.bench
+
+fuzz: setup
+	@$(PYTHON) -m tests.fuzz --cases 20000
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
