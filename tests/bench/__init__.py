@@ -1,0 +1,1 @@
+"""Side-by-side timings against the Debian virt-* tools; run with ``make bench``."""

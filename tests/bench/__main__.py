@@ -1,0 +1,76 @@
+"""``make bench``: imgtools (auto) against the virt-* tools on the LVM guest, in one run.
+
+Each pair runs in turn, so that a noisy machine is noisy for both.  Nothing is asserted: the
+ratios are for people (and for the README).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+import fixtures
+from tests.bench.measure import Measurement, measure
+
+IMGTOOLS = str(Path(sys.executable).with_name("imgtools"))
+
+# imgtools' words, the other tool's words; {} is the image.
+PAIRS: list[tuple[list[str], list[str]]] = [
+    (["inspect", "-a", "{}", "--xml"], ["virt-inspector", "-a", "{}"]),
+    (["df", "-a", "{}"], ["virt-df", "-a", "{}"]),
+    (["cat", "-a", "{}", "/etc/fstab"], ["virt-cat", "-a", "{}", "/etc/fstab"]),
+    (["ls", "-a", "{}", "-lR", "/etc"], ["virt-ls", "-a", "{}", "-lR", "/etc"]),
+    (
+        ["filesystems", "-a", "{}", "--all", "--long"],
+        ["virt-filesystems", "-a", "{}", "--all", "--long"],
+    ),
+]
+
+
+def main() -> None:
+    """Run every pair and print the table."""
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--image", default="debian-lvm", help="fixture to read")
+    parser.add_argument("--runs", type=int, default=5, help="runs of imgtools (median is shown)")
+    parser.add_argument("--peer-runs", type=int, default=1, help="runs of the virt-* tool")
+    options = parser.parse_args()
+    image = str(fixtures.get(options.image))
+    print(f"{options.image}: wall time (median) and peak memory, imgtools against virt-*\n")
+    print(f"{'command':<14}{'imgtools':>10}{'memory':>10}   {'virt-*':>10}{'memory':>10}  ratio")
+    for ours, theirs in PAIRS:
+        mine = _median([IMGTOOLS, *_fill(ours, image)], options.runs)
+        peer = _median(_fill(theirs, image), options.peer_runs)
+        print(
+            f"{ours[0]:<14}{mine.seconds:>8.2f} s{mine.peak / 2**20:>6.0f} MiB   "
+            f"{peer.seconds:>8.2f} s{peer.peak / 2**20:>6.0f} MiB  "
+            f"{peer.seconds / mine.seconds:>5.0f}x",
+            flush=True,
+        )
+
+
+def _fill(words: list[str], image: str) -> list[str]:
+    return [word.format(image) if word == "{}" else word for word in words]
+
+
+def _median(argv: list[str], runs: int) -> Measurement:
+    with tempfile.TemporaryFile() as sink:
+        results = [measure(argv, env=_environment(), stdout=sink) for _ in range(runs)]
+    return Measurement(
+        seconds=statistics.median(result.seconds for result in results),
+        peak=max(result.peak for result in results),
+    )
+
+
+def _environment() -> dict[str, str]:
+    # The virt-* tools do not notice a KVM that does not work; without this they do not start.
+    from imgtools.appliance.probe import backend_environment
+
+    return {**os.environ, **backend_environment()}
+
+
+if __name__ == "__main__":
+    main()
