@@ -10,37 +10,22 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 import click
 
-from imgtools.config import ENGINES, Config, EngineChoice, load
+from imgtools.config import ENGINES, load
 from imgtools.errors import UsageError
 from imgtools.model import KNOWN_FORMATS, DiskRequest, KeySpec
+from imgtools.workflow.selection import DiskArguments
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _META = "imgtools.disks"
 URI_SCHEMES = ("file", "nbd", "nbd+unix", "ssh", "http", "https", "ftp", "ftps", "tftp")
 MAX_KEY_FILE = 8 << 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DiskArguments:
-    """What the user pointed at, in the order given.
-
-    Exactly one of ``disks`` and ``domains`` is filled, or neither.
-    """
-
-    disks: tuple[DiskRequest, ...] = ()
-    domains: tuple[str, ...] = ()
-    connect: str = ""
-    keys: tuple[KeySpec, ...] = ()
-    engine: EngineChoice = "auto"
-    untrusted: bool = False
-    config: Config = field(default_factory=Config)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,21 +58,23 @@ class _OrderedOption(click.Option):
         parsed.process = process
 
 
-def disk_options(*, positional: bool = True) -> Callable[[F], F]:
+def disk_options(*, positional: Literal["first", "all", "none"] = "first") -> Callable[[F], F]:
     """Give the command the options that name disks; it receives ``disks: DiskArguments``.
 
-    With ``positional`` the command's own argument list must be called ``args``; when neither
-    -a nor -d is given its first word names the disk image or domain, as the virt-* tools allow.
+    Unless ``none``, the command's own argument list must be called ``args``.  When neither -a
+    nor -d is given its ``first`` word (or ``all`` of them, together one guest) name disk
+    images or domains, as the virt-* tools allow; the words left over stay in ``args``.
     """
 
     def decorate(function: F) -> F:
         @functools.wraps(function)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             raw = {name: kwargs.pop(name) for name in _RAW}
-            words = list(kwargs.get("args", ())) if positional else []
+            words = list(kwargs.get("args", ())) if positional != "none" else []
             ctx = click.get_current_context()
-            parsed = _collect(raw, ctx.meta.get(_META, []), words)
-            if positional:
+            ordered = ctx.meta.get(_META, [])
+            parsed = _collect(raw, ordered, words, every=positional == "all")
+            if positional != "none":
                 kwargs["args"] = tuple(words)
             return function(*args, disks=parsed, **kwargs)
 
@@ -207,15 +194,17 @@ def output_options(*, json: bool = True) -> Callable[[F], F]:
 
 
 def _collect(
-    raw: dict[str, Any], ordered: list[tuple[str, str]], words: list[str]
+    raw: dict[str, Any], ordered: list[tuple[str, str]], words: list[str], *, every: bool
 ) -> DiskArguments:
     config = load()
     disks = _in_order(ordered)
     domains = list(raw["domain"])
     if disks and domains:
         raise UsageError("-a and -d cannot be mixed", hint="name a domain or its images")
-    if not disks and not domains and words:
-        disks, domains = _positional(words.pop(0), ordered)
+    if not disks and not domains:
+        named = len(words) if every else min(1, len(words))
+        disks, domains = _positional(words[:named], ordered)
+        del words[:named]
     return DiskArguments(
         disks=tuple(disks),
         domains=tuple(domains),
@@ -254,11 +243,16 @@ def _checked_format(value: str) -> str | None:
     return value
 
 
-def _positional(word: str, ordered: list[tuple[str, str]]) -> tuple[list[DiskRequest], list[str]]:
-    """The first word names an image if it looks like a file or URI, else a domain."""
-    if "/" in word or "://" in word or Path(word).exists():
-        return _in_order([*ordered, ("add", word)]), []
-    return [], [word]
+def _positional(
+    words: list[str], ordered: list[tuple[str, str]]
+) -> tuple[list[DiskRequest], list[str]]:
+    """A word names an image if it looks like a file or URI, else a domain."""
+    images = [word for word in words if "/" in word or Path(word).exists()]
+    if images and len(images) < len(words):
+        raise UsageError("images and domains cannot be mixed", hint="use -a or -d")
+    if images:
+        return _in_order([*ordered, *(("add", word) for word in images)]), []
+    return [], list(words)
 
 
 def make_request(
