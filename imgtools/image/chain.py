@@ -1,0 +1,210 @@
+"""Follow a backing chain under the rules of trust, and say which disk is safe to open.
+
+A reference is followed only to something that is itself an image (`plausible`), only by a plain
+file name (`reference`), and for an untrusted image only inside the image's own folder.  Every
+file is vetted before any other program sees it, and every layer gets a certain format, so that
+nothing is ever probed again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from imgtools.errors import (
+    ImageChainError,
+    ImageError,
+    ImageNotFoundError,
+    ImgtoolsError,
+    UntrustedReferenceError,
+)
+from imgtools.image.header import ImageHeader
+from imgtools.image.plausible import host_uses_device, looks_like_disk
+from imgtools.image.reference import resolve_reference
+from imgtools.image.source import open_source
+from imgtools.image.vet import vet, vet_source
+from imgtools.model import KNOWN_FORMATS, Disk, DiskRequest, ImageLayer
+
+MAX_DEPTH = 256
+MAX_EXTENTS = 4096
+
+_FORMAT_NAMES = {"vhd": "vpc", "host_device": "raw", "file": "raw"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """One followed image of a chain: its vetted header and the files it rests on."""
+
+    header: ImageHeader
+    extents: tuple[Path, ...] = ()
+
+    def layer(self) -> ImageLayer:
+        """The link as other rooms need it."""
+        kind = self.header.format
+        size = self.header.virtual_size
+        # A LUKS container is a raw disk whose one volume is encrypted: the engines open it by
+        # --key as they do any other LUKS volume.
+        if kind == "luks":
+            kind, size = "raw", (self.header.file_size + 511) // 512 * 512
+        return ImageLayer(
+            path=self.header.path.absolute(),
+            format=kind,
+            virtual_size=size,
+            extents=self.extents,
+        )
+
+
+def resolve_disk(request: DiskRequest, *, untrusted: bool) -> Disk:
+    """Vet the image that ``request`` names and everything it rests on.
+
+    Raises ImageError (or a finer class) for a bad layer, ImageChainError for a missing, looping
+    or non-image member, UntrustedReferenceError for a reference that may not be followed.  A
+    remote disk comes back with its ``uri`` and no layers.
+    """
+    if request.path is None:
+        return Disk(request=request, uri=request.uri)
+    links = []
+    for link in follow_chain(request.path, request.format, untrusted=untrusted):
+        refuse_fatal(link.header)
+        links.append(link)
+    return Disk(request=request, layers=tuple(link.layer() for link in links))
+
+
+def refuse_fatal(header: ImageHeader) -> None:
+    """Raise ImageError with the text of the header's first fatal problem, if any."""
+    problem = header.fatal
+    if problem is not None:
+        raise ImageError(
+            f"{header.path}: {problem.message}",
+            hint=f"imgtools info {header.path} shows what is left of it",
+        )
+
+
+def follow_chain(path: Path, image_format: str | None, *, untrusted: bool) -> Iterator[Link]:
+    """Yield the links of the chain, the active layer first.
+
+    A broken link raises when it is reached, so that a caller may keep what came before.  Fatal
+    problems are left to the caller; the references of such a layer are followed all the same.
+    """
+    folder = path.absolute().parent.resolve()
+    seen: dict[tuple[int, int], Path] = {}
+    header: ImageHeader | None = vet(path, image_format)
+    while header is not None:
+        if len(seen) >= MAX_DEPTH:
+            raise ImageChainError(
+                f"{path}: its backing chain has more than {MAX_DEPTH} images",
+                hint="flatten it with qemu-img convert",
+            )
+        if header.identity in seen:
+            raise ImageChainError(
+                f"{path}: its backing chain is a loop: {header.path} is reached twice",
+                hint="one of the images names the wrong backing file; see qemu-img rebase -u",
+            )
+        seen[header.identity] = header.path
+        trust = _Trust(folder=folder, untrusted=untrusted)
+        yield Link(header=header, extents=_extents(header, trust, seen))
+        header = _backing(header, trust)
+
+
+@dataclass(frozen=True, slots=True)
+class _Trust:
+    folder: Path
+    untrusted: bool
+
+    def check(self, target: Path, image: Path, what: str) -> None:
+        """Refuse a target outside the folder of an untrusted image.  Opens nothing."""
+        if not self.untrusted:
+            return
+        real = Path(os.path.realpath(target))
+        if not real.is_relative_to(self.folder):
+            raise UntrustedReferenceError(
+                f"{image}: its {what} {target} is outside the image's folder",
+                hint="leave out --untrusted if you know where the image comes from",
+            )
+
+
+def _backing(header: ImageHeader, trust: _Trust) -> ImageHeader | None:
+    """Vet what the header names as backing file; None at the base."""
+    if header.backing_file is None:
+        if header.needs_parent:
+            raise ImageChainError(
+                f"{header.path}: a differencing image that does not say where its parent is",
+                hint="merge it with the tool that made it, or convert both",
+            )
+        return None
+    what = "backing file"
+    target = resolve_reference(header.backing_file, header.path, what)
+    trust.check(target, header.path, what)
+    return _vet_member(target, _stated_format(header), header.path, what)
+
+
+def _stated_format(header: ImageHeader) -> str | None:
+    if header.backing_format is None:
+        return None
+    name = _FORMAT_NAMES.get(header.backing_format, header.backing_format)
+    if name not in KNOWN_FORMATS:
+        raise ImageChainError(
+            f"{header.path}: its backing file is said to be of the unknown format {name!r}",
+            hint=f"correct it with: qemu-img rebase -u -b NAME -F FORMAT {header.path}",
+        )
+    return name
+
+
+def _vet_member(target: Path, stated: str | None, image: Path, what: str) -> ImageHeader:
+    try:
+        with open_source(target) as source:
+            header = vet_source(source, stated)
+            disk_like = header.format != "raw" or looks_like_disk(source)
+            in_host_use = host_uses_device(source)
+    except ImageNotFoundError:
+        raise ImageChainError(
+            f"{image}: its {what} {target} does not exist",
+            hint="bring it back to that place, or correct the name: "
+            f"qemu-img rebase -u -b NEW -F FORMAT {image}",
+        ) from None
+    except ImgtoolsError as error:
+        raise ImageChainError(
+            f"{image}: its {what} is not usable: {error.message}", hint=error.hint
+        ) from None
+    if in_host_use:
+        raise UntrustedReferenceError(
+            f"{image}: its {what} {target} is a device that this host itself uses",
+            hint="an image may not show the host's own disk",
+        )
+    if not disk_like:
+        raise ImageChainError(
+            f"{image}: its {what} {target} is not a disk image",
+            hint="the image may be an attack on this host; do not open it",
+        )
+    return header
+
+
+def _extents(
+    header: ImageHeader, trust: _Trust, seen: dict[tuple[int, int], Path]
+) -> tuple[Path, ...]:
+    """Vet the further files that belong to this layer, and return their absolute paths."""
+    if len(header.extents) > MAX_EXTENTS:
+        raise ImageError(f"{header.path}: {len(header.extents)} extents are beyond any sane number")
+    paths: list[Path] = []
+    if header.data_file is not None:
+        what = "external data file"
+        target = resolve_reference(header.data_file, header.path, what)
+        trust.check(target, header.path, what)
+        _once(_vet_member(target, "raw", header.path, what), header.path, seen)
+        paths.append(target)
+    for extent in header.extents:
+        if extent.file is None:
+            continue
+        target = resolve_reference(extent.file, header.path, "extent")
+        trust.check(target, header.path, "extent")
+        if target not in paths:
+            paths.append(target)
+    return tuple(paths)
+
+
+def _once(member: ImageHeader, image: Path, seen: dict[tuple[int, int], Path]) -> None:
+    if member.identity in seen:
+        raise ImageChainError(f"{image}: it names {member.path}, which the chain holds already")
+    seen[member.identity] = member.path

@@ -1,0 +1,99 @@
+"""Vet an image: say what its header says, opening nothing that the header names.
+
+A format that is stated (by the user, the domain, a ``.raw`` suffix or the overlay above) is not
+second-guessed: raw content that begins with an image header stays raw, since a guest can write
+any header into its own disk.  Only where nothing is stated does the header decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from imgtools.errors import UsageError
+from imgtools.image import vet_qcow2
+from imgtools.image.header import ImageHeader, Problem
+from imgtools.image.source import Source, open_source
+
+# Beyond this neither qemu (BDRV_MAX_LENGTH, INT64_MAX rounded down to 1 GiB) nor a Linux guest's
+# block layer can address a disk; half of it already exceeds what any file system holds.
+MAX_VIRTUAL_SIZE = 1 << 61
+
+
+class _Vetter(Protocol):
+    def __call__(self, source: Source, *, stated: bool) -> ImageHeader: ...
+
+
+def vet(path: Path, image_format: str | None = None) -> ImageHeader:
+    """Read the header of the image at ``path``, as ``image_format`` if stated (qemu's name).
+
+    Never blocks on a FIFO or device, never reads more than bounded tables, follows nothing.
+    Raises ImageNotFoundError, ImageUnreadableError, ImageTruncatedError or ImageError when
+    there is no header to speak of; anything less is a problem of the result.
+    """
+    if image_format is None and path.suffix.lower() == ".raw":
+        image_format = "raw"
+    with open_source(path) as source:
+        return vet_source(source, image_format)
+
+
+def vet_source(source: Source, image_format: str | None = None) -> ImageHeader:
+    """Vet an image that is open already; see `vet`."""
+    stated = image_format is not None
+    kind = image_format or detect(source)
+    vetter = _VETTERS.get(kind)
+    if vetter is None:
+        raise UsageError(f"{kind}: unknown image format", hint=f"known: {', '.join(_VETTERS)}")
+    return _bounded(vetter(source, stated=stated))
+
+
+def detect(source: Source) -> str:
+    """Tell the format by signature; ``raw`` when there is none."""
+    head = source.peek(0, 8)
+    for name, test in _SIGNATURES:
+        if test(head, source):
+            return name
+    return "raw"
+
+
+def _bounded(header: ImageHeader) -> ImageHeader:
+    if header.virtual_size <= MAX_VIRTUAL_SIZE or header.fatal:
+        return header
+    from dataclasses import replace
+
+    problem = Problem(
+        code="image.size",
+        message=f"the virtual size of {header.virtual_size} bytes is beyond what can be addressed",
+    )
+    return replace(header, problems=(*header.problems, problem))
+
+
+def vet_raw(source: Source, *, stated: bool) -> ImageHeader:
+    """A raw image is what it is; only notice when its content poses as another format."""
+    problems: tuple[Problem, ...] = ()
+    posing = detect(source) if stated else "raw"
+    if posing not in ("raw", "luks"):
+        problems = (
+            Problem(
+                code="raw.poses",
+                message=f"the content of this raw image begins like a {posing} image; "
+                "it is read as raw, as stated",
+                fatal=False,
+            ),
+        )
+    return ImageHeader(
+        path=source.path,
+        format="raw",
+        stated=stated,
+        file_size=source.size,
+        virtual_size=(source.size + 511) // 512 * 512,
+        identity=source.identity,
+        problems=problems,
+    )
+
+
+_VETTERS: dict[str, _Vetter] = {"raw": vet_raw, "qcow2": vet_qcow2.vet}
+_SIGNATURES: tuple[tuple[str, Callable[[bytes, Source], bool]], ...] = (
+    ("qcow2", lambda head, _: head[:4] == vet_qcow2.MAGIC and head[4:8] != b"\0\0\0\1"),
+)
