@@ -21,6 +21,8 @@ from imgtools.errors import UsageError
 from imgtools.model import KNOWN_FORMATS, DiskRequest, KeySpec
 from imgtools.workflow.selection import DiskArguments
 
+__all__ = ["DiskArguments", "Output", "disk_options", "make_request", "output_options"]
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 _META = "imgtools.disks"

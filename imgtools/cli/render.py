@@ -142,6 +142,13 @@ def tell(message: str) -> None:
     print(f"imgtools: {safe_text(message)}", file=sys.stderr)
 
 
+def tell_engine(output: Output, engine: str, reason: str, *, guest: str = "") -> None:
+    """With -v, say on stderr which engine read, and why not the other."""
+    if output.verbose:
+        prefix = f"{guest}: " if guest else ""
+        tell(f"{prefix}engine {engine}" + (f" ({reason})" if reason else ""))
+
+
 def finish(output: Output, warnings: Iterable[Notice]) -> int:
     """Print warnings on stderr (unless quiet, or already in the JSON) and return the exit code."""
     warnings = list(warnings)
