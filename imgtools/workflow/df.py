@@ -15,9 +15,9 @@ from imgtools.errors import (
     ImageError,
     ImgtoolsError,
 )
-from imgtools.guest.opening import Session, run_on_engine
+from imgtools.guest.opening import Session
 from imgtools.model import EngineName, Notice, StatVFS
-from imgtools.workflow.selection import DiskArguments, Target, resolve, targets
+from imgtools.workflow.selection import DiskArguments, Target, resolve, run_selected, targets
 
 # What one reader may need when it has to launch an appliance, in MiB.
 _MIB_PER_JOB = 768
@@ -103,21 +103,14 @@ def guest_usage(target: Target, arguments: DiskArguments) -> GuestUsage:
 
 def _usage(target: Target, arguments: DiskArguments) -> GuestUsage:
     selection = resolve(target, untrusted=arguments.untrusted)
-    outcome = run_on_engine(
-        filesystem_usage,
-        selection.disks,
-        name=selection.name,
-        choice=arguments.engine,
-        keys=arguments.keys,
-        config=arguments.config,
-    )
+    outcome = run_selected(filesystem_usage, selection, arguments)
     return GuestUsage(
         name=selection.name,
         uuid=selection.uuid,
         engine=outcome.engine,
         reason=outcome.reason,
         filesystems=tuple(outcome.result),
-        warnings=(*selection.notices, *outcome.warnings),
+        warnings=outcome.warnings,
     )
 
 

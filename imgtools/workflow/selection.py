@@ -8,19 +8,21 @@ guests; `resolve` vets the disks of one, so that a bad guest among many fails al
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from imgtools.config import Config, EngineChoice
 from imgtools.errors import ImageNotFoundError, NoDomainError, UsageError
+from imgtools.guest.opening import Outcome, Session, run_on_engine
 from imgtools.model import Disk, DiskRequest, KeySpec, Notice
 
 if TYPE_CHECKING:
     from imgtools.domain.disks import DomainDisk
     from imgtools.domain.domains import Domain
 
+T = TypeVar("T")
 NO_DISK = "which disk? -a FILE or -d DOMAIN"
 
 
@@ -137,6 +139,24 @@ def resolve(target: Target, *, untrusted: bool = False) -> Selection:
     if target.running:
         disks = tuple(dataclasses.replace(disk, in_use=True) for disk in disks)
     return Selection(name=target.name, uuid=target.uuid, disks=disks, notices=target.notices)
+
+
+def run_selected(
+    task: Callable[[Session], T], selection: Selection, arguments: DiskArguments
+) -> Outcome[T]:
+    """Run ``task`` over ``selection`` on the engine that ``arguments`` choose.
+
+    The outcome's warnings begin with what was noticed while selecting.
+    """
+    outcome = run_on_engine(
+        task,
+        selection.disks,
+        name=selection.name,
+        choice=arguments.engine,
+        keys=arguments.keys,
+        config=arguments.config,
+    )
+    return dataclasses.replace(outcome, warnings=(*selection.notices, *outcome.warnings))
 
 
 def _require_local(target: Target, host: str) -> None:
