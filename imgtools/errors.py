@@ -49,6 +49,12 @@ class ConfigError(UsageError):
     code = "usage.config"
 
 
+class OutputError(ImgtoolsError):
+    """What was read cannot be written to where it should go (a full disk …)."""
+
+    code = "output"
+
+
 class NoGuestError(ImgtoolsError):
     """The disks hold no operating system that we recognise."""
 
@@ -113,6 +119,12 @@ class EncryptedError(ImageError):
     """An image or a volume is encrypted and no key given opens it."""
 
     code = "image.encrypted"
+
+
+class EnginesDisagreeError(ImageError):
+    """The appliance read other bytes than the direct engine had already given out."""
+
+    code = "image.engines-disagree"
 
 
 # --- the direct engine: reasons to take the appliance instead ---------------------------------
