@@ -21,7 +21,14 @@ from imgtools.errors import UsageError
 from imgtools.model import KNOWN_FORMATS, DiskRequest, KeySpec
 from imgtools.workflow.selection import DiskArguments
 
-__all__ = ["DiskArguments", "Output", "disk_options", "make_request", "output_options"]
+__all__ = [
+    "DiskArguments",
+    "Output",
+    "disk_options",
+    "make_request",
+    "mount_option",
+    "output_options",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -160,6 +167,16 @@ _OPTIONS = [
         help="The image comes from a stranger: follow no reference out of its own folder.",
     ),
 ]
+
+
+mount_option = click.option(
+    "-m",
+    "--mount",
+    "mounts",
+    multiple=True,
+    metavar="DEV[:MNT[:OPTS[:TYPE]]]",
+    help="Do not look for an operating system: mount DEV on MNT (default /).",
+)
 
 
 def output_options(*, json: bool = True) -> Callable[[F], F]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from imgtools.cli.options import Output
-from imgtools.errors import EXIT_OK, EXIT_WARNINGS
+from imgtools.errors import EXIT_OK, EXIT_WARNINGS, ImgtoolsError
 from imgtools.model import Notice
 
 SCHEMA_VERSION = 1
@@ -147,6 +147,15 @@ def tell_engine(output: Output, engine: str, reason: str, *, guest: str = "") ->
     if output.verbose:
         prefix = f"{guest}: " if guest else ""
         tell(f"{prefix}engine {engine}" + (f" ({reason})" if reason else ""))
+
+
+def report_failures(failures: Sequence[ImgtoolsError]) -> int:
+    """Tell each failure of a command that goes on after one; the first one's exit code."""
+    if len(failures) == 1:
+        raise failures[0]
+    for failure in failures:
+        tell(failure.message + (f" -- {failure.hint}" if failure.hint else ""))
+    return failures[0].exit_code if failures else EXIT_OK
 
 
 def finish(output: Output, warnings: Iterable[Notice]) -> int:

@@ -1,0 +1,104 @@
+"""Mount what the user names (``-m DEVICE[:MOUNTPOINT[:OPTIONS[:FSTYPE]]]``) instead of inspecting.
+
+The syntax is guestfish's (fish/guestfish.pod).  We read only and detect the type ourselves, so
+of the options only those are taken that say so or that choose a btrfs subvolume.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from imgtools.errors import GuestOperationError, UsageError
+from imgtools.guest.opening import Session
+from imgtools.guest.tree import GuestTree, Mount
+from imgtools.model import Filesystem
+
+_HARMLESS = ("", "ro", "defaults", "noatime", "relatime", "nodev", "nosuid", "noexec")
+_SUBVOLUME = "btrfsvol:"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MountRequest:
+    """A mountable as the user named it, and where it goes in the guest's tree."""
+
+    device: str
+    mountpoint: bytes = b"/"
+    fstype: str = ""
+
+
+def parse_mounts(texts: Sequence[str]) -> list[MountRequest]:
+    """Parse the arguments of all ``-m``.
+
+    Raises UsageError, also when none goes on ``/`` or two go to one place.
+    """
+    requests = [parse_mount(text) for text in texts]
+    points = [request.mountpoint for request in requests]
+    if requests and b"/" not in points:
+        raise UsageError("-m: nothing is mounted on /", hint="add -m DEVICE")
+    if len(set(points)) < len(points):
+        raise UsageError("-m: two filesystems for one mountpoint")
+    return requests
+
+
+def parse_mount(text: str) -> MountRequest:
+    """Parse the argument of one ``-m``.  Raises UsageError."""
+    prefix = _SUBVOLUME if text.startswith(_SUBVOLUME) else ""
+    device, *rest = text.removeprefix(prefix).split(":", 3)
+    mountpoint, options, fstype = [*rest, "", "", ""][:3]
+    mountpoint = mountpoint or "/"
+    if not device:
+        raise UsageError(f"-m {text}: names no device", hint="-m DEVICE[:MOUNTPOINT]")
+    if not mountpoint.startswith("/"):
+        raise UsageError(f"-m {text}: the mountpoint does not start with /")
+    device = prefix + device
+    for option in options.split(","):
+        name, _, value = option.partition("=")
+        if name == "subvol" and value and not prefix:
+            device = f"{_SUBVOLUME}{device}/{value.strip('/')}"
+        elif option not in _HARMLESS:
+            raise UsageError(
+                f"-m {text}: mount option {option} is not supported",
+                hint="filesystems are read only; ro and subvol=NAME are known",
+            )
+    parts = [part for part in mountpoint.encode(errors="surrogateescape").split(b"/") if part]
+    return MountRequest(device=device, mountpoint=b"/" + b"/".join(parts), fstype=fstype)
+
+
+def mount_requested(session: Session, requests: Sequence[MountRequest]) -> GuestTree:
+    """The tree of the filesystems the user named.
+
+    Raises GuestOperationError for a device that the disks do not have or that holds another
+    type.
+    """
+    return GuestTree([_mount(session, request) for request in requests])
+
+
+def _mount(session: Session, request: MountRequest) -> Mount:
+    filesystem = _find(session, request)
+    if request.fstype and request.fstype != filesystem.type:
+        raise GuestOperationError(
+            f"{request.device}: holds {filesystem.type}, not {request.fstype}"
+        )
+    tree = session.engine.mount(filesystem.device)
+    return Mount(mountpoint=request.mountpoint, device=filesystem.device, tree=tree)
+
+
+def _find(session: Session, request: MountRequest) -> Filesystem:
+    filesystems = session.engine.storage().filesystems
+    wanted = {request.device, _canonical(request.device)}
+    for filesystem in filesystems:
+        names = {filesystem.device, f"UUID={filesystem.uuid}", f"LABEL={filesystem.label}"}
+        if filesystem.mountable and names & wanted:
+            return filesystem
+    known = ", ".join(f"{one.device} ({one.type})" for one in filesystems if one.mountable)
+    raise GuestOperationError(
+        f"{request.device}: no such filesystem on the disks",
+        hint=f"there are: {known}" if known else "there is none that can be mounted",
+    )
+
+
+def _canonical(device: str) -> str:
+    """libguestfs's name of a device: ``/dev/vda1`` and ``/dev/hda1`` are ``/dev/sda1``."""
+    return re.sub(r"^(btrfsvol:)?/dev/(?:[hv]|xv)d([a-z]+[0-9]*)(?=/|$)", r"\1/dev/sd\2", device)
