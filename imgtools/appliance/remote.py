@@ -1,0 +1,127 @@
+"""Block nodes for remote disks: nbd, nbd+unix, ssh, http(s), ftp(s).
+
+The same rule as for files: the format is stated (``--format``) or follows from the name's suffix,
+else raw; it is never probed.  A remote qcow2 may not name a backing or data file: its header is
+checked through a raw node first (docs/interop/qcow2.txt of qemu), and the backing node is pinned to
+null.  Other formats over the network are refused, as their headers can name files of this host.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+
+from imgtools.errors import (
+    ImageError,
+    ImageUnsupportedError,
+    ToolError,
+    UntrustedReferenceError,
+    UsageError,
+)
+from imgtools.model import Disk
+from imgtools.process import run
+
+NBD_PORT = 10809
+SSH_PORT = 22
+_URL_DRIVERS = ("http", "https", "ftp", "ftps")
+_DATA_FILE_BIT = 1 << 2
+
+
+def remote_node(disk: Disk, folder: Path) -> dict[str, Any]:
+    """The pinned, read-only block node of a disk that only a URI names.
+
+    Raises UsageError for a URI without what it needs, ImageUnsupportedError,
+    UntrustedReferenceError for a header that names other files.
+    """
+    assert disk.uri is not None
+    image_format = disk.request.format or _format_by_name(disk.uri)
+    if image_format not in ("raw", "qcow2"):
+        raise ImageUnsupportedError(
+            f"{shown(disk.uri)}: {image_format} over the network is not supported",
+            hint="copy the image here first",
+        )
+    raw = {"driver": "raw", "read-only": True, "file": _protocol_node(disk.uri)}
+    if image_format == "raw":
+        return raw
+    _check_header(disk.uri, raw, folder)
+    return {**raw, "driver": "qcow2", "backing": None}
+
+
+def shown(uri: str) -> str:
+    """The URI without a password."""
+    parts = urlsplit(uri)
+    if parts.password is None:
+        return uri
+    return uri.replace(f":{parts.password}@", ":***@", 1)
+
+
+def _format_by_name(uri: str) -> str:
+    suffix = PurePosixPath(urlsplit(uri).path).suffix.lower()
+    known = {".qcow2": "qcow2", ".vmdk": "vmdk", ".vdi": "vdi", ".vhd": "vpc", ".vhdx": "vhdx"}
+    return known.get(suffix, "raw")
+
+
+def _protocol_node(uri: str) -> dict[str, Any]:
+    parts = urlsplit(uri)
+    if parts.scheme in ("nbd", "nbd+unix"):
+        return {"driver": "nbd", "read-only": True, **_nbd_server(uri, parts)}
+    if parts.scheme == "ssh":
+        node = {"driver": "ssh", "server": _inet(uri, parts, SSH_PORT), "path": unquote(parts.path)}
+        del node["server"]["type"]
+        if parts.username:
+            node["user"] = unquote(parts.username)
+        return {**node, "read-only": True}
+    if parts.scheme in _URL_DRIVERS:
+        return {"driver": parts.scheme, "url": uri, "read-only": True}
+    raise ImageUnsupportedError(
+        f"{shown(uri)}: qemu has no driver for {parts.scheme}", hint="copy the image here first"
+    )
+
+
+def _nbd_server(uri: str, parts: SplitResult) -> dict[str, Any]:
+    export = {"export": name} if (name := unquote(parts.path.lstrip("/"))) else {}
+    if parts.scheme == "nbd":
+        return {"server": _inet(uri, parts, NBD_PORT), **export}
+    sockets = parse_qs(parts.query).get("socket")
+    if not sockets:
+        raise UsageError(f"{uri}: no socket named", hint="nbd+unix:///EXPORT?socket=/PATH")
+    return {"server": {"type": "unix", "path": sockets[0]}, **export}
+
+
+def _inet(uri: str, parts: SplitResult, port: int) -> dict[str, str]:
+    try:
+        number = parts.port or port
+    except ValueError:
+        raise UsageError(f"{shown(uri)}: the port is not a number") from None
+    if not parts.hostname:
+        raise UsageError(f"{shown(uri)}: no host named", hint=f"{parts.scheme}://HOST/...")
+    return {"type": "inet", "host": parts.hostname, "port": str(number)}
+
+
+def _check_header(uri: str, raw: dict[str, Any], folder: Path) -> None:
+    """Refuse a remote qcow2 that names a backing or an external data file."""
+    copy = folder / "remote-header"
+    source = "json:" + json.dumps(raw)
+    try:
+        run(
+            ["qemu-img", "dd", "-f", "raw", "-O", "raw", "bs=512", "count=1"]
+            + [f"if={source}", f"of={copy}"]
+        )
+        header = copy.read_bytes()[:512]
+    except (ToolError, OSError) as error:
+        text = getattr(error, "message", str(error)).replace(source, shown(uri))
+        raise ImageError(f"{shown(uri)}: {text}") from error
+    finally:
+        copy.unlink(missing_ok=True)
+    if len(header) < 104 or header[:4] != b"QFI\xfb":
+        raise ImageError(f"{shown(uri)}: not a qcow2 image", hint="--format raw, if it is raw")
+    version, backing = struct.unpack_from(">IQ", header, 4)
+    features = struct.unpack_from(">Q", header, 72)[0] if version >= 3 else 0
+    if backing or features & _DATA_FILE_BIT:
+        raise UntrustedReferenceError(
+            f"{shown(uri)}: a remote qcow2 may not name a backing or data file",
+            hint="copy the image and what it rests on here first",
+        )

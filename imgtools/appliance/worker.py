@@ -1,0 +1,88 @@
+"""One thread per appliance that makes every libguestfs call, so that a wait can be ended.
+
+libguestfs restarts its system calls on signals: called from the main thread, a launch or a mount
+would hold back Ctrl-C and SIGTERM until it returns, which a hostile filesystem can put off for
+ever.  Here the caller waits on a lock, which signals and a timeout can end; it then kills the
+appliance, the call returns with an error, and everything is cleaned up.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from imgtools.errors import ApplianceError
+
+T = TypeVar("T")
+
+ABORT_WAIT = 15.0
+
+
+class _Job:
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self.function = function
+        self.done = threading.Event()
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self.result = self.function()
+        except BaseException as error:  # noqa: BLE001 (raised again in the waiting thread)
+            self.error = error
+        self.done.set()
+
+
+class Worker:
+    """Runs calls one after the other in its thread; ``kill`` must make a running call return."""
+
+    def __init__(self, kill: Callable[[], None]) -> None:
+        self._kill = kill
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._loop, name="imgtools-appliance", daemon=True)
+        self._thread.start()
+        self.stuck = False
+
+    def call(self, function: Callable[[], T], *, timeout: float, what: str) -> T:
+        """Run ``function`` and return its result.
+
+        After ``timeout`` seconds, or if the wait is interrupted, the appliance is killed.
+        Raises ApplianceError for the timeout, else whatever ``function`` raised.
+        """
+        job = _Job(function)
+        self._jobs.put(job)
+        try:
+            finished = job.done.wait(timeout)
+        except BaseException:
+            self._abort(job)
+            raise
+        if not finished:
+            self._abort(job)
+            raise ApplianceError(
+                f"the appliance did not finish {what} within {timeout:g} s and was stopped",
+                hint="imgtools doctor; a slow machine may need a larger IMGTOOLS_TIMEOUT",
+            )
+        if job.error is not None:
+            raise job.error
+        return job.result  # type: ignore[no-any-return]
+
+    def stop(self) -> None:
+        """End the thread when its queue is empty."""
+        self._jobs.put(None)
+        if not self.stuck:
+            self._thread.join(ABORT_WAIT)
+
+    def _abort(self, job: _Job) -> None:
+        # The process to kill may not exist yet (supermin runs before qemu): keep at it.
+        waited = 0.0
+        while not job.done.is_set() and waited < ABORT_WAIT:
+            self._kill()
+            job.done.wait(0.1)
+            waited += 0.1
+        self.stuck = not job.done.is_set()
+
+    def _loop(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job.run()
