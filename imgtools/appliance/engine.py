@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
+from functools import partial
 
 from imgtools.appliance.launch import Appliance
-from imgtools.appliance.library import CallError
+from imgtools.appliance.library import CallError, Library
 from imgtools.appliance.storage import Builder
 from imgtools.appliance.survey import SCRIPT, Survey, parse_survey
 from imgtools.appliance.translate import first_line
@@ -132,7 +133,7 @@ class ApplianceEngine:
             where = f"volume group {group}" if group else "LVM"
             self._notices.append(Notice(code="volume.lvm", message=f"{where}: {line}"))
 
-    # -- mounting -----------------------------------------------------------------------------------
+    # -- mounting ---------------------------------------------------------------------------------
 
     def _mount(self, device: str) -> ApplianceTree:
         mountable = device.encode("utf-8", errors="surrogateescape")
@@ -140,14 +141,10 @@ class ApplianceEngine:
         appliance = self.appliance
         appliance.call(lambda lib: lib.status("mkmountpoint", mountpoint))
         first: CallError | None = None
-        for options in self._mount_options(device):
+        for options in self._options(device):
             try:
-                appliance.call(
-                    lambda lib, options=options: lib.status(
-                        "mount_options", options, mountable, mountpoint
-                    ),
-                    what=f"mounting {device}",
-                )
+                mount = partial(_mount_options, options=options, at=(mountable, mountpoint))
+                appliance.call(mount, what=f"mounting {device}")
             except CallError as error:
                 first = first or error
             else:
@@ -156,7 +153,7 @@ class ApplianceEngine:
         appliance.call(lambda lib: lib.status("rmmountpoint", mountpoint))
         raise GuestOperationError(f"{device}: cannot be mounted: {first_line(first.message)}")
 
-    def _mount_options(self, device: str) -> list[bytes]:
+    def _options(self, device: str) -> list[bytes]:
         kind = next((fs.type for fs in self.storage().filesystems if fs.device == device), "")
         if kind == "ufs":
             return [b"ro,ufstype=" + name.encode() for name in _UFS_TYPES]
@@ -164,3 +161,7 @@ class ApplianceEngine:
             # Two clones carry one UUID, and the kernel mounts only the first without nouuid.
             return [b"ro", b"ro,nouuid"]
         return [b"ro"]
+
+
+def _mount_options(lib: Library, options: bytes, at: tuple[bytes, bytes]) -> int:
+    return lib.status("mount_options", options, *at)

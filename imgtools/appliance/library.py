@@ -198,7 +198,7 @@ class Library:
     def record(
         self, name: str, kind: type[Structure], convert: Callable[[Any], Any], *args: Any
     ) -> Any:
-        """Call a function that returns one struct; ``convert`` copies out of it before it is freed."""
+        """Call a function that returns a struct, which ``convert`` copies before it is freed."""
         raw = self._function(name, ctypes.c_void_p)(self._pointer, *args)
         if not raw:
             raise self._error()

@@ -16,6 +16,7 @@ import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,10 @@ def make_overlay(disk: Disk, index: int, folder: Path) -> Overlay:
     reference = "json:" + json.dumps({"driver": "raw", "file": name})
     try:
         run(
-            ["qemu-img", "create", "-q", "-u", "-f", "qcow2", "-F", "raw", "-b", reference]
-            + [str(path), str(size)]
+            [
+                *("qemu-img", "create", "-q", "-u", "-f", "qcow2", "-F", "raw"),
+                *("-b", reference, str(path), str(size)),
+            ]
         )
     except ToolError as error:
         raise ApplianceSpaceError(
@@ -78,7 +81,7 @@ def chain_node(disk: Disk, folder: Path, index: int = 0) -> Node:
     node: Node | None = None
     for depth, layer in reversed(list(enumerate(disk.layers))):
         alias = folder / f"disk{index}.layer{depth}"
-        node = _layer_node(layer, node, lambda path, alias=alias: _json_name(path, alias))
+        node = _layer_node(layer, node, partial(_json_name, alias=alias))
     assert node is not None
     return node
 
@@ -89,9 +92,6 @@ def _layer_node(layer: ImageLayer, backing: Node | None, name: Callable[[Path], 
     node: Node = {"driver": driver, "read-only": True, "file": _file_node(layer.path, name)}
     if driver in _WITH_BACKING:
         node["backing"] = backing
-    if driver == "raw":
-        # The size when vetted: a file that grows meanwhile does not change under the guest.
-        node.pop("backing", None)
     if driver == "qcow2" and layer.extents:
         node["data-file"] = _file_node(layer.extents[0], name)
     if driver == "vmdk":

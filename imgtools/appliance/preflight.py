@@ -1,8 +1,8 @@
 """What stops an appliance from starting, found before a launch is paid for.
 
 Each fault is one error with the command that cures it.  The rules are supermin's and libguestfs's:
-where supermin 5.2 looks for a kernel (``SUPERMIN_KERNEL``, else the newest of /boot/vmlinu[xz]-* and
-/lib/modules/*/vmlinuz that has its modules), and which variables name folders (guestfs(3),
+where supermin 5.2 looks for a kernel (``SUPERMIN_KERNEL``, else the newest of /boot/vmlinu[xz]-*
+and /lib/modules/*/vmlinuz that has its modules), and which variables name folders (guestfs(3),
 ENVIRONMENT VARIABLES).
 """
 

@@ -1,7 +1,7 @@
 """Does KVM work here?  Find out by running a guest for a few milliseconds, and remember.
 
-/dev/kvm that exists and opens proves nothing: inside some virtual machines qemu aborts on an MSR, or
-the first KVM_RUN fails.  So qemu is started with a firmware of our own, whose only instructions
+/dev/kvm that exists and opens proves nothing: inside some virtual machines qemu aborts on an MSR,
+or the first KVM_RUN fails.  So qemu is started with a firmware of our own, whose only instructions
 write to the debug-exit port: an exit status of 33 means that guest code really ran.
 """
 
@@ -30,11 +30,12 @@ _KVM = Path("/dev/kvm")
 _EXIT_VALUE = 0x10
 _EXIT_STATUS = (_EXIT_VALUE << 1) | 1
 _BIOS_SIZE = 64 << 10
+_BARE = ("-nodefaults", "-no-user-config", "-display", "none", "-m", "64")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KvmAnswer:
-    """``works``, and if not the ``reason`` in a few words; ``remembered`` if it came from the cache."""
+    """``works``, else ``reason`` in a few words; ``remembered`` if it came from the cache."""
 
     works: bool
     reason: str = ""
@@ -80,10 +81,11 @@ def _try_firmware(hv: str, accel: str) -> KvmAnswer:
     try:
         os.write(descriptor, _firmware())
         done = run(
-            [hv, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-m", "64"]
-            + ["-machine", f"pc,accel={accel}", "-cpu", "max"]
-            + ["-device", "isa-debug-exit,iobase=0xf4,iosize=0x01"]
-            + ["-bios", f"/proc/self/fd/{descriptor}"],
+            [
+                *(hv, *_BARE, "-no-reboot", "-machine", f"pc,accel={accel}", "-cpu", "max"),
+                *("-device", "isa-debug-exit,iobase=0xf4,iosize=0x01"),
+                *("-bios", f"/proc/self/fd/{descriptor}"),
+            ],
             timeout=PROBE_TIMEOUT,
             check=False,
             pass_fds=(descriptor,),
@@ -107,8 +109,10 @@ def _try_monitor(hv: str, accel: str) -> KvmAnswer:
     if platform.machine().startswith("ppc"):
         machine = "pseries"
     done = run(
-        [hv, "-nodefaults", "-no-user-config", "-display", "none", "-m", "64", "-qmp", "stdio"]
-        + ["-machine", f"{machine},accel={accel}", "-cpu", "host" if accel == "kvm" else "max"],
+        [
+            *(hv, *_BARE, "-qmp", "stdio", "-machine", f"{machine},accel={accel}"),
+            *("-cpu", "host" if accel == "kvm" else "max"),
+        ],
         timeout=PROBE_TIMEOUT,
         check=False,
         stdin=commands,

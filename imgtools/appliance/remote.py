@@ -69,10 +69,10 @@ def _protocol_node(uri: str) -> dict[str, Any]:
     if parts.scheme in ("nbd", "nbd+unix"):
         return {"driver": "nbd", "read-only": True, **_nbd_server(uri, parts)}
     if parts.scheme == "ssh":
-        node = {"driver": "ssh", "server": _inet(uri, parts, SSH_PORT), "path": unquote(parts.path)}
-        del node["server"]["type"]
-        if parts.username:
-            node["user"] = unquote(parts.username)
+        server = _inet(uri, parts, SSH_PORT)
+        del server["type"]
+        user = {"user": unquote(parts.username)} if parts.username else {}
+        node = {"driver": "ssh", "server": server, "path": unquote(parts.path), **user}
         return {**node, "read-only": True}
     if parts.scheme in _URL_DRIVERS:
         return {"driver": parts.scheme, "url": uri, "read-only": True}
@@ -107,8 +107,10 @@ def _check_header(uri: str, raw: dict[str, Any], folder: Path) -> None:
     source = "json:" + json.dumps(raw)
     try:
         run(
-            ["qemu-img", "dd", "-f", "raw", "-O", "raw", "bs=512", "count=1"]
-            + [f"if={source}", f"of={copy}"]
+            [
+                *("qemu-img", "dd", "-f", "raw", "-O", "raw", "bs=512", "count=1"),
+                *(f"if={source}", f"of={copy}"),
+            ]
         )
         header = copy.read_bytes()[:512]
     except (ToolError, OSError) as error:

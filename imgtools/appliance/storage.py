@@ -138,9 +138,10 @@ class Builder:
     def _luks_version(self, device: Device) -> int:
         for section in self.survey.sections:
             words = section.argument.split()
-            if section.kind == "luks" and len(words) == 3:
-                if self.survey.canonical(words[0]) in (device.path, self.path_of(device)):
-                    return int(words[1]) << 8 | int(words[2])
+            if section.kind != "luks" or len(words) != 3:
+                continue
+            if self.survey.canonical(words[0]) == device.path:
+                return int(words[1]) << 8 | int(words[2])
         return 0
 
     # -- LVM ------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """What the appliance's kernel sees on the disks, asked in one script.
 
 libguestfs's own list calls cost a fifth of a second each (every one waits for udev) and one bad
-device fails the whole of ``list_filesystems``.  One script in the appliance asks lsblk, /sys, blkid,
-mdadm, lvm and btrfs at once, each device on its own, and prints sections that are parsed here.
+device fails the whole of ``list_filesystems``.  One script in the appliance asks lsblk, /sys,
+blkid, mdadm, lvm and btrfs at once, each device on its own, and prints sections, parsed here.
 ``-o udev`` makes blkid print labels with every odd byte escaped.
 """
 
@@ -71,12 +71,14 @@ done
 if grep -q LVM2_member /tmp/imgtools.blkid || lsblk -l -n -o FSTYPE | grep -q LVM2_member; then
     for kind in pvs vgs lvs; do
         case $kind in
-            pvs) columns=pv_name,pv_uuid,pv_size,vg_name,vg_uuid,pv_duplicate;;
-            vgs) columns=vg_name,vg_uuid,vg_size,pv_count,vg_missing_pv_count;;
-            lvs) columns=vg_name,vg_uuid,lv_name,lv_uuid,lv_size,lv_role,lv_skip_activation,lv_active,lv_dm_path;;
+            pvs) columns=pv_name,pv_uuid,pv_size,vg_name,vg_uuid;;
+            vgs) columns=vg_name,vg_uuid,vg_size,vg_missing_pv_count;;
+            lvs) columns=vg_name,vg_uuid,lv_name,lv_uuid,lv_size,lv_role,lv_dm_path
+                 columns=$columns,lv_skip_activation;;
         esac
         echo "@@lvm $kind"
-        lvm $kind -q --readonly --reportformat json --units b --nosuffix -o $columns 2>/tmp/imgtools.err
+        lvm $kind -q --readonly --reportformat json --units b --nosuffix \
+            -o $columns 2>/tmp/imgtools.err
         echo "@@lvmerr $kind"
         cat /tmp/imgtools.err
     done

@@ -10,12 +10,14 @@ from __future__ import annotations
 import errno
 import io
 import stat as _stat
+from functools import partial
 from typing import Any, BinaryIO, NoReturn
 
 from imgtools.appliance.launch import Appliance
 from imgtools.appliance.library import (
     CallError,
     DirentList,
+    Library,
     StatNS,
     StatNSList,
     StatVFSStruct,
@@ -92,11 +94,7 @@ class ApplianceTree:
             batch = names[start : start + _STAT_BATCH]
             array = string_list(batch)
             try:
-                result += self._appliance.call(
-                    lambda lib, array=array: lib.record(
-                        "lstatnslist", StatNSList, _stats_of, inner, array
-                    )
-                )
+                result += self._appliance.call(partial(_lstat_list, inner=inner, names=array))
             except CallError as error:
                 raise guest_error(error, directory) from error
         return result
@@ -202,6 +200,11 @@ class _Stream(io.RawIOBase):
         view[: len(data)] = data
         self._position += len(data)
         return len(data)
+
+
+def _lstat_list(lib: Library, inner: bytes, names: Any) -> list[Stat | None]:
+    found: list[Stat | None] = lib.record("lstatnslist", StatNSList, _stats_of, inner, names)
+    return found
 
 
 def _show(path: bytes) -> str:
