@@ -169,13 +169,11 @@ def _list_long(tree: GuestTree, sink: Sink, directory: bytes) -> None:
 
 def _flag(tree: GuestTree, path: bytes, stat: Stat) -> str:
     """``+`` or ``.`` as ls(1) marks files with an ACL or with a SELinux label only."""
-    if stat.kind == "l":
-        acl = False
-        names = _xattr_names(tree, path)
-    else:
-        names = _xattr_names(tree, path)
-        acl = bool(names & {b"system.posix_acl_access", b"system.posix_acl_default"})
-    return "+" if acl else "." if b"security.selinux" in names else ""
+    names = _xattr_names(tree, path)
+    # A link has no ACL of its own.
+    if stat.kind != "l" and names & {b"system.posix_acl_access", b"system.posix_acl_default"}:
+        return "+"
+    return "." if b"security.selinux" in names else ""
 
 
 def _xattr_names(tree: GuestTree, path: bytes) -> set[bytes]:
