@@ -58,7 +58,7 @@ def guard(what: str) -> Iterator[None]:
         raise translate(error, what) from error
 
 
-class GuardedStream(io.RawIOBase, BinaryIO):  # type: ignore[misc]
+class GuardedStream(io.RawIOBase, BinaryIO):
     """A seekable read-only stream of ``size`` bytes whose errors are ours.
 
     A stream that ends before ``size`` raises DamagedError instead of returning too little.

@@ -1,0 +1,54 @@
+"""Open a vetted disk: its container format and backing chain, as one stream of guest bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from imgtools.direct.guard import guard
+from imgtools.direct.streams import BlockStream, Cached, FileStream
+from imgtools.errors import DirectUnsupportedError
+from imgtools.model import Disk, ImageLayer
+
+Opener = Callable[[ImageLayer, BlockStream | None], BlockStream]
+
+
+def open_disk(disk: Disk) -> Cached:
+    """Return the bytes that the guest sees on ``disk``, ``virtual_size`` of them.
+
+    Only the files that ``disk.layers`` names are opened, never one that a header names.  Raises
+    DirectUnsupportedError for a remote disk or a format that dissect lacks, UncleanError,
+    DamagedError, ImageUnreadableError.
+    """
+    if not disk.layers:
+        raise DirectUnsupportedError(f"{disk.name}: remote disks need the appliance")
+    stream: BlockStream | None = None
+    for layer in reversed(disk.layers):
+        with guard(str(layer.path)):
+            stream = _open_layer(layer, stream)
+    assert stream is not None
+    return Cached(stream, disk.name)
+
+
+def _open_layer(layer: ImageLayer, backing: BlockStream | None) -> BlockStream:
+    opener = _OPENERS.get(layer.format)
+    if opener is None:
+        raise DirectUnsupportedError(f"{layer.path}: the direct engine cannot read {layer.format}")
+    if backing is not None and layer.format != "qcow2":
+        raise DirectUnsupportedError(f"{layer.path}: {layer.format} on top of another image")
+    return opener(layer, backing)
+
+
+def _open_raw(layer: ImageLayer, _backing: BlockStream | None) -> BlockStream:
+    return FileStream(layer.path, layer.virtual_size)
+
+
+def _open_qcow2(layer: ImageLayer, backing: BlockStream | None) -> BlockStream:
+    from imgtools.direct.qcow2 import open_qcow2
+
+    return open_qcow2(FileStream(layer.path), str(layer.path), layer.virtual_size, backing)
+
+
+_OPENERS: dict[str, Opener] = {
+    "raw": _open_raw,
+    "qcow2": _open_qcow2,
+}

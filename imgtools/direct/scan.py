@@ -1,0 +1,201 @@
+"""Find every volume on a set of disks: partitions, RAID arrays, LUKS and LVM in any order.
+
+The order of discovery follows the appliance's /init and guestfs-tools: arrays, then encrypted
+volumes, then LVM, then again for what those uncovered; each round must find something new, and
+there are `MAX_ROUNDS` of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from imgtools.direct import lvm, probe
+from imgtools.direct.disk import open_disk
+from imgtools.direct.partitions import Table, read_table
+from imgtools.direct.streams import BlockStream, Cached, Window
+from imgtools.errors import DamagedError, DirectUnsupportedError
+from imgtools.model import Disk, KeySpec, LuksVolume, MdDevice, Notice, unique_vg_names
+
+MAX_ROUNDS = 8
+MAX_DISKS = 255
+NodeKind = Literal["disk", "partition", "md", "dm", "lv"]
+
+
+@dataclass(slots=True, kw_only=True)
+class Node:
+    """A block device of the guest: a disk or something made of others."""
+
+    name: str
+    kind: NodeKind
+    stream: BlockStream
+    parents: tuple[str, ...] = ()
+    disks: frozenset[int] = frozenset()
+    table: Table | None = None
+    found: probe.Probe | None = None
+    number: int = 0
+
+    @property
+    def partitioned(self) -> bool:
+        """True when the kernel shows partitions on it, so that it holds nothing itself."""
+        return self.table is not None and bool(self.table.entries)
+
+
+@dataclass(slots=True, kw_only=True)
+class NamedVg:
+    """A volume group under the name that is unique here."""
+
+    name: str
+    vg: lvm.Vg
+
+
+@dataclass(slots=True, kw_only=True)
+class Scan:
+    """All devices by name, and the layers that made them."""
+
+    nodes: dict[str, Node] = field(default_factory=dict)
+    mds: list[MdDevice] = field(default_factory=list)
+    luks: list[LuksVolume] = field(default_factory=list)
+    pvs: list[lvm.Pv] = field(default_factory=list)
+    vgs: list[NamedVg] = field(default_factory=list)
+    warnings: list[Notice] = field(default_factory=list)
+
+    def siblings(self, node: Node) -> list[BlockStream]:
+        """The other devices of a btrfs that spans several."""
+        if node.found is None or node.found.type != "btrfs" or not node.found.uuid:
+            return []
+        return [
+            other.stream
+            for other in self.nodes.values()
+            if other is not node
+            and other.found is not None
+            and (other.found.type, other.found.uuid) == ("btrfs", node.found.uuid)
+        ]
+
+    def of_kind(self, kind: NodeKind) -> list[Node]:
+        """The devices of one kind, in the order found."""
+        return [node for node in self.nodes.values() if node.kind == kind]
+
+
+def disk_name(index: int) -> str:
+    """``/dev/sda`` for 0, ``/dev/sdz`` for 25, ``/dev/sdaa`` for 26."""
+    letters = ""
+    index += 1
+    while index:
+        index, letter = divmod(index - 1, 26)
+        letters = chr(ord("a") + letter) + letters
+    return f"/dev/sd{letters}"
+
+
+def scan(disks: Sequence[Disk], keys: Sequence[KeySpec]) -> Scan:
+    """Open the disks and everything on them.  Raises DirectError, ImageUnreadableError."""
+    if len(disks) > MAX_DISKS:
+        raise DirectUnsupportedError(f"{len(disks)} disks are too many")
+    result = Scan()
+    scanner = _Scanner(result, keys)
+    for index, disk in enumerate(disks):
+        scanner.add_disk(disk, index)
+    scanner.run()
+    return result
+
+
+class _Scanner:
+    def __init__(self, result: Scan, keys: Sequence[KeySpec]) -> None:
+        self.result = result
+        self.keys = keys
+        self.members: list[Node] = []
+        self.encrypted: list[Node] = []
+        self.grouped = 0
+
+    def add_disk(self, disk: Disk, index: int) -> None:
+        stream = open_disk(disk)
+        sector = disk.request.block_size
+        name = disk_name(index)
+        table = read_table(stream, sector, name)
+        disks = frozenset((index,))
+        node = Node(name=name, kind="disk", stream=stream, disks=disks, table=table)
+        self.result.nodes[name] = node
+        if table is None:
+            return
+        for entry in table.entries:
+            self.result.nodes[f"{name}{entry.number}"] = Node(
+                name=f"{name}{entry.number}",
+                kind="partition",
+                stream=Window(stream, entry.start, entry.size),
+                parents=(name,),
+                disks=disks,
+                number=entry.number,
+            )
+
+    def run(self) -> None:
+        for _ in range(MAX_ROUNDS):
+            self._probe_new()
+            if not (self._assemble_md() or self._open_luks() or self._assemble_lvm()):
+                return
+        raise DirectUnsupportedError("volumes are nested too deeply")
+
+    def _add(self, node: Node) -> None:
+        if node.name in self.result.nodes:
+            raise DamagedError(f"{node.name}: two devices would have this name")
+        self.result.nodes[node.name] = node
+
+    def _probe_new(self) -> None:
+        for node in list(self.result.nodes.values()):
+            if node.found is not None or node.partitioned or _is_extended(self.result, node):
+                continue
+            node.found = probe.probe(node.stream, node.name)
+            if node.found.type == "LVM2_member":
+                if node.kind != "lv":  # LVM does not look inside its own volumes
+                    self.result.pvs.append(lvm.scan_pv(node.stream, node.name))
+            elif node.found.type == "linux_raid_member":
+                self.members.append(node)
+            elif node.found.type == "crypto_LUKS":
+                self.encrypted.append(node)
+
+    def _assemble_md(self) -> bool:
+        if not self.members:
+            return False
+        raise DirectUnsupportedError(f"{self.members[0].name}: MD RAID")
+
+    def _open_luks(self) -> bool:
+        if not self.encrypted:
+            return False
+        raise DirectUnsupportedError(f"{self.encrypted[0].name}: LUKS")
+
+    def _assemble_lvm(self) -> bool:
+        """Make the volume groups, once nothing but LVM is left to open."""
+        fresh = self.result.pvs[self.grouped :]
+        if not fresh:
+            return False
+        self.grouped = len(self.result.pvs)
+        groups = lvm.assemble(fresh)
+        old = [(named.vg.name, named.vg.uuid) for named in self.result.vgs]
+        names = unique_vg_names(old + [(vg.name, vg.uuid) for vg in groups])[len(old) :]
+        for name, vg in zip(names, groups, strict=True):
+            self.result.vgs.append(NamedVg(name=name, vg=vg))
+            for lv in vg.lvs:
+                self._add_lv(name, lv)
+        return True
+
+    def _add_lv(self, vg_name: str, lv: lvm.Lv) -> None:
+        disks = frozenset[int]().union(*(self.result.nodes[pv].disks for pv in lv.devices))
+        self._add(
+            Node(
+                name=f"/dev/{vg_name}/{lv.name}",
+                kind="lv",
+                stream=Cached(lv.stream, f"/dev/{vg_name}/{lv.name}")
+                if len(lv.devices) > 1
+                else lv.stream,
+                parents=lv.devices,
+                disks=disks,
+            )
+        )
+
+
+def _is_extended(result: Scan, node: Node) -> bool:
+    if node.kind != "partition":
+        return False
+    table = result.nodes[node.parents[0]].table
+    assert table is not None
+    return any(entry.number == node.number and entry.extended for entry in table.entries)
