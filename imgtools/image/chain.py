@@ -17,13 +17,17 @@ from imgtools.errors import (
     ImageChainError,
     ImageError,
     ImageNotFoundError,
+    ImageTruncatedError,
+    ImageUnreadableError,
+    ImageUnsupportedError,
     ImgtoolsError,
     UntrustedReferenceError,
 )
-from imgtools.image.header import ImageHeader
-from imgtools.image.plausible import host_uses_device, looks_like_disk
+from imgtools.image import vet_vmdk
+from imgtools.image.header import Extent, ImageHeader, Problem
+from imgtools.image.plausible import host_uses_device, looks_like_disk, looks_like_flat_extent
 from imgtools.image.reference import resolve_reference
-from imgtools.image.source import open_source
+from imgtools.image.source import Source, open_source
 from imgtools.image.vet import vet, vet_source
 from imgtools.model import KNOWN_FORMATS, Disk, DiskRequest, ImageLayer
 
@@ -74,12 +78,19 @@ def resolve_disk(request: DiskRequest, *, untrusted: bool) -> Disk:
 
 def refuse_fatal(header: ImageHeader) -> None:
     """Raise ImageError with the text of the header's first fatal problem, if any."""
-    problem = header.fatal
-    if problem is not None:
-        raise ImageError(
-            f"{header.path}: {problem.message}",
-            hint=f"imgtools info {header.path} shows what is left of it",
-        )
+    if header.fatal is not None:
+        raise error_of(header.path, header.fatal)
+
+
+def error_of(path: Path, problem: Problem) -> ImageError:
+    """The exception that says ``problem`` of the image ``path``."""
+    kind = problem.code.rpartition(".")[2]
+    message = f"{path}: {problem.message}"
+    if kind in ("truncated", "l1-beyond"):
+        return ImageTruncatedError(message, hint="copy or download the image again")
+    if kind in ("unsupported", "feature", "crypt", "compression"):
+        return ImageUnsupportedError(message, hint="convert it with the tool that made it")
+    return ImageError(message, hint=f"see what is left of it: imgtools info {path}")
 
 
 def follow_chain(path: Path, image_format: str | None, *, untrusted: bool) -> Iterator[Link]:
@@ -195,13 +206,45 @@ def _extents(
         _once(_vet_member(target, "raw", header.path, what), header.path, seen)
         paths.append(target)
     for extent in header.extents:
-        if extent.file is None:
-            continue
-        target = resolve_reference(extent.file, header.path, "extent")
-        trust.check(target, header.path, "extent")
-        if target not in paths:
-            paths.append(target)
+        if extent.file is not None:
+            target = _extent(header, extent, trust)
+            if target not in paths:
+                paths.append(target)
     return tuple(paths)
+
+
+def _extent(header: ImageHeader, extent: Extent, trust: _Trust) -> Path:
+    """Vet one file that a VMDK descriptor names."""
+    target = resolve_reference(extent.file or b"", header.path, "extent")
+    trust.check(target, header.path, "extent")
+    try:
+        with open_source(target) as source:
+            if source.identity == header.identity:
+                raise ImageChainError(f"{header.path}: its extent {target} is the image itself")
+            good = _extent_fits(source, extent)
+    except ImageNotFoundError:
+        raise ImageChainError(
+            f"{header.path}: its extent {target} does not exist",
+            hint="the descriptor and its extents must stay together",
+        ) from None
+    except (ImageUnreadableError, ImageTruncatedError) as error:
+        raise ImageChainError(f"{header.path}: its extent is not usable: {error.message}") from None
+    if not good:
+        raise ImageChainError(
+            f"{header.path}: its extent {target} is no extent of a disk image, or is too short",
+            hint="the image may be an attack on this host; do not open it",
+        )
+    return target
+
+
+def _extent_fits(source: Source, extent: Extent) -> bool:
+    if extent.kind in ("FLAT", "VMFS"):
+        return looks_like_flat_extent(source, extent.offset, extent.offset + extent.size)
+    if extent.kind == "SESPARSE":
+        return source.peek(0, 8) == vet_vmdk.MAGIC_SESPARSE
+    header = vet_source(source, "vmdk")
+    # A sparse extent that is itself a descriptor would name further files.
+    return not header.extents and header.fatal is None
 
 
 def _once(member: ImageHeader, image: Path, seen: dict[tuple[int, int], Path]) -> None:

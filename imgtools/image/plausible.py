@@ -14,6 +14,7 @@ from pathlib import Path
 from imgtools.image.source import Source
 
 RAW_SUFFIXES = frozenset({".raw", ".img", ".dd", ".iso"})
+FLAT_SUFFIXES = RAW_SUFFIXES | {".vmdk", ".bin"}
 
 _HEAD = 128 << 10
 
@@ -59,6 +60,17 @@ def looks_like_disk(source: Source) -> bool:
     if any(head[offset : offset + len(magic)] == magic for offset, magic in _MAGIC):
         return True
     return len(head) >= 4096 and not head.strip(b"\0")
+
+
+def looks_like_flat_extent(source: Source, begin: int, end: int) -> bool:
+    """True when the open file is plausible as a VMDK flat extent holding bytes begin to end.
+
+    Only the first extent of a disk begins with a partition table, so the suffix must do for
+    the others.  Never a device: an extent of the host's disk is no business of a file.
+    """
+    if source.is_block_device or source.size % 512 or not 0 <= begin <= end <= source.size:
+        return False
+    return source.path.suffix.lower() in FLAT_SUFFIXES or looks_like_disk(source)
 
 
 def host_uses_device(source: Source) -> bool:

@@ -7,12 +7,12 @@ any header into its own disk.  Only where nothing is stated does the header deci
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from imgtools.errors import UsageError
-from imgtools.image import vet_qcow2
+from imgtools.image import vet_qcow2, vet_small, vet_vdi, vet_vhd, vet_vhdx, vet_vmdk
 from imgtools.image.header import ImageHeader, Problem
 from imgtools.image.source import Source, open_source
 
@@ -50,18 +50,22 @@ def vet_source(source: Source, image_format: str | None = None) -> ImageHeader:
 
 def detect(source: Source) -> str:
     """Tell the format by signature; ``raw`` when there is none."""
-    head = source.peek(0, 8)
-    for name, test in _SIGNATURES:
-        if test(head, source):
+    head = source.peek(0, 16)
+    for name, magic in _SIGNATURES:
+        if head.startswith(magic):
             return name
-    return "raw"
+    if vet_vdi.is_vdi(source):
+        return "vdi"
+    if vet_vmdk.is_descriptor(source):
+        return "vmdk"
+    # Last, since a guest writes the end of its raw disk as easily as the beginning: only a
+    # footer that is right in every part makes a fixed VHD, and that shows the same bytes.
+    return "vpc" if vet_vhd.has_fixed_footer(source) else "raw"
 
 
 def _bounded(header: ImageHeader) -> ImageHeader:
     if header.virtual_size <= MAX_VIRTUAL_SIZE or header.fatal:
         return header
-    from dataclasses import replace
-
     problem = Problem(
         code="image.size",
         message=f"the virtual size of {header.virtual_size} bytes is beyond what can be addressed",
@@ -93,7 +97,28 @@ def vet_raw(source: Source, *, stated: bool) -> ImageHeader:
     )
 
 
-_VETTERS: dict[str, _Vetter] = {"raw": vet_raw, "qcow2": vet_qcow2.vet}
-_SIGNATURES: tuple[tuple[str, Callable[[bytes, Source], bool]], ...] = (
-    ("qcow2", lambda head, _: head[:4] == vet_qcow2.MAGIC and head[4:8] != b"\0\0\0\1"),
+_VETTERS: dict[str, _Vetter] = {
+    "raw": vet_raw,
+    "qcow2": vet_qcow2.vet,
+    "qcow": vet_small.vet_qcow,
+    "vmdk": vet_vmdk.vet,
+    "vdi": vet_vdi.vet,
+    "vpc": vet_vhd.vet,
+    "vhdx": vet_vhdx.vet,
+    "qed": vet_small.vet_qed,
+    "luks": vet_small.vet_luks,
+    "parallels": vet_small.vet_parallels,
+}
+
+# By the first bytes; the formats whose signature stands elsewhere follow in `detect`.
+_SIGNATURES: tuple[tuple[str, bytes], ...] = (
+    ("qcow", vet_small.QCOW_MAGIC),
+    ("qcow2", vet_qcow2.MAGIC),
+    ("vmdk", vet_vmdk.MAGIC),
+    ("vmdk", vet_vmdk.MAGIC_COWD),
+    ("vhdx", vet_vhdx.SIGNATURE),
+    ("vpc", vet_vhd.COOKIE),
+    ("qed", vet_small.QED_MAGIC),
+    ("luks", vet_small.LUKS_MAGIC),
+    *(("parallels", magic) for magic in vet_small.PARALLELS_MAGICS),
 )

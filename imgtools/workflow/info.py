@@ -1,0 +1,108 @@
+"""Say everything about an image that can be said without opening the guest.
+
+Unlike `resolve_disks`, a broken image does not end the task: what its header says, and the part
+of the chain that could be followed, is the answer, with the error beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from imgtools.errors import ImgtoolsError
+from imgtools.image.chain import Link, error_of, follow_chain
+from imgtools.image.header import ImageHeader
+from imgtools.image.locks import LockState, lock_state
+from imgtools.image.qemu import QemuInfo, info
+from imgtools.model import DiskRequest, Notice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerReport:
+    """One image of the chain: vetted facts, who uses it, and qemu-img's view of it.
+
+    ``qemu`` is None when qemu-img was not asked (the image must not be opened) or failed.
+    """
+
+    header: ImageHeader
+    extents: tuple[Path, ...] = ()
+    locks: LockState = LockState()
+    qemu: QemuInfo | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageReport:
+    """What is known of one disk: the backing chain, the active layer first.
+
+    ``error`` is what would stop any other command on this image, None for a good one.  A remote
+    disk (``remote``) has no layers: only opening it would tell.
+    """
+
+    name: str
+    remote: bool = False
+    layers: tuple[LayerReport, ...] = ()
+    error: ImgtoolsError | None = None
+    warnings: tuple[Notice, ...] = ()
+
+    @property
+    def in_use(self) -> bool:
+        """True when another process may be writing to any layer."""
+        return any(layer.locks.writer for layer in self.layers)
+
+
+def describe_images(
+    requests: Sequence[DiskRequest], *, untrusted: bool = False
+) -> tuple[ImageReport, ...]:
+    """Describe each image; never raises for what is wrong with one, see `ImageReport.error`."""
+    return tuple(describe_image(request, untrusted=untrusted) for request in requests)
+
+
+def describe_image(request: DiskRequest, *, untrusted: bool = False) -> ImageReport:
+    """Describe one image and its backing chain as far as it can be followed."""
+    if request.path is None:
+        return ImageReport(name=request.name, remote=True)
+    links: list[Link] = []
+    error: ImgtoolsError | None = None
+    try:
+        for link in follow_chain(request.path, request.format, untrusted=untrusted):
+            links.append(link)
+            if link.header.fatal is not None:
+                error = error_of(link.header.path, link.header.fatal)
+                break
+    except ImgtoolsError as caught:
+        error = caught
+    warnings: list[Notice] = []
+    layers = tuple(_layer(link, warnings) for link in links)
+    return ImageReport(name=request.name, layers=layers, error=error, warnings=tuple(warnings))
+
+
+def _layer(link: Link, warnings: list[Notice]) -> LayerReport:
+    header = link.header
+    for problem in header.problems:
+        if not problem.fatal:
+            warnings.append(Notice(code=problem.code, message=f"{header.path}: {problem.message}"))
+    locks = _locks(link, warnings)
+    return LayerReport(
+        header=header, extents=link.extents, locks=locks, qemu=_qemu_info(header, warnings)
+    )
+
+
+def _locks(link: Link, warnings: list[Notice]) -> LockState:
+    """The state of the layer's file, or of the first of its extents that is in use."""
+    try:
+        states = [lock_state(path) for path in (link.header.path, *link.extents)]
+    except ImgtoolsError as error:
+        warnings.append(Notice(code=error.code, message=error.message))
+        return LockState()
+    return max(states, key=lambda state: (state.writer, state.held))
+
+
+def _qemu_info(header: ImageHeader, warnings: list[Notice]) -> QemuInfo | None:
+    if header.fatal is not None:
+        return None
+    try:
+        return info(header.path, header.format)
+    except ImgtoolsError as error:
+        warnings.append(Notice(code=error.code, message=error.message))
+        return None
