@@ -116,19 +116,20 @@ def _device(device: str) -> str:
 def long_directory(
     entries: Sequence[Entry], *, now: int, show: Callable[[bytes], bytes]
 ) -> list[bytes]:
-    """The lines that ``ls -la`` prints for one directory in the C locale (coreutils ls.c)."""
+    """The lines that ``ls -la`` prints for one directory in the C locale (coreutils ls.c).
+
+    Owners are numbers: virt-ls runs ls where the guest's names are not known.
+    """
     stats = [_stat_of(entry) for entry in entries]
     flagged = any(entry.flag for entry in entries)
     modes = [_stat.filemode(stat.mode) for stat in stats]
     if flagged:
         modes = [mode + (entry.flag or " ") for mode, entry in zip(modes, entries, strict=True)]
-    owners = [show(entry.owner) or b"%d" % _stat_of(entry).uid for entry in entries]
-    groups = [show(entry.group) or b"%d" % _stat_of(entry).gid for entry in entries]
     columns = [
         [mode.encode() for mode in modes],
         _aligned([b"%d" % stat.nlink for stat in stats], bytes.rjust),
-        _aligned(owners, bytes.ljust),
-        _aligned(groups, bytes.ljust),
+        _aligned([b"%d" % stat.uid for stat in stats], bytes.ljust),
+        _aligned([b"%d" % stat.gid for stat in stats], bytes.ljust),
         [size.encode() for size in _size_column(stats)],
         [_ls_time(stat.mtime_ns, now).encode() for stat in stats],
         [_name_and_target(entry, show) for entry in entries],

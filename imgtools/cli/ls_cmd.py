@@ -223,7 +223,6 @@ def _json_entry(entry: Entry) -> dict[str, Any]:
         "ctime_ns": stat.ctime_ns,
     }
     optional = {"target": entry.target, "checksum": entry.checksum}
-    optional |= {"owner": entry.owner or None, "group": entry.group or None}
     return result | {name: value for name, value in optional.items() if value is not None}
 
 

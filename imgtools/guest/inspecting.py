@@ -12,11 +12,11 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from imgtools.errors import DirectUnsupportedError
+from imgtools.errors import DirectUnsupportedError, NoGuestError, SeveralGuestsError
 from imgtools.guest.inspection import Inspection
 from imgtools.guest.linux.findings import Findings
 from imgtools.guest.linux.inspect import Root, inspect_linux
-from imgtools.guest.linux.mounts import read_layout
+from imgtools.guest.linux.mounts import assemble, read_layout
 from imgtools.guest.linux.roots import COREOS, LINUX, kind_of_root
 from imgtools.guest.opening import Session
 from imgtools.guest.tree import GuestTree, Mount
@@ -62,11 +62,8 @@ def inspect_guests(
     With ``tolerant`` what the direct engine refuses costs the field instead of the whole task.
     The warnings of all guests are also the session's.
     """
-    scan = _Scan(session, tolerant)
+    scan = _scan(session, tolerant=tolerant)
     storage = session.engine.storage()
-    for filesystem in storage.filesystems:
-        if filesystem.mountable and len(scan.roots) < MAX_ROOTS:
-            _look_at(filesystem, scan)
     others = _inspect_foreign(scan)
     results = [
         inspect_linux(root, storage, scan.mount, applications=applications, with_icon=icon)
@@ -77,6 +74,44 @@ def inspect_guests(
             session.warn(warning.code, warning.message)
     order = {fs.device: index for index, fs in enumerate(storage.filesystems)}
     return sorted([*results, *others], key=lambda found: order.get(found.root, len(order)))
+
+
+def open_guest_tree(session: Session) -> GuestTree:
+    """The files of the one operating system on the disks, mounted where its fstab says.
+
+    Lighter than an inspection: of the guest only what it mounts is read.  Raises NoGuestError,
+    and SeveralGuestsError which lists the roots.
+    """
+    scan = _scan(session, tolerant=False)
+    others = _inspect_foreign(scan)
+    roots = _without_snapshots(scan)
+    names = [*(root.filesystem.device for root in roots), *(other.root for other in others)]
+    if not names:
+        known = [fs.device for fs in session.engine.storage().filesystems if fs.mountable]
+        hint = f"-m DEVICE mounts one: {', '.join(known)}" if known else "is a disk missing?"
+        raise NoGuestError(f"{session.name}: no operating system found on the disks", hint=hint)
+    if len(names) > 1:
+        raise SeveralGuestsError(
+            f"{session.name}: several operating systems: {', '.join(names)}",
+            hint="-m DEVICE mounts one of them",
+        )
+    if others:
+        points = others[0].mountpoints
+        return GuestTree([Mount(p.path.encode(), p.device, scan.mount(p.device)) for p in points])
+    root = roots[0]
+    storage = session.engine.storage()
+    tree = assemble(root.filesystem, root.layout, storage, scan.mount, root.findings)
+    for warning in root.findings.warnings:
+        session.warn(warning.code, warning.message)
+    return tree
+
+
+def _scan(session: Session, *, tolerant: bool) -> _Scan:
+    scan = _Scan(session, tolerant)
+    for filesystem in session.engine.storage().filesystems:
+        if filesystem.mountable and len(scan.roots) < MAX_ROOTS:
+            _look_at(filesystem, scan)
+    return scan
 
 
 def _look_at(filesystem: Filesystem, scan: _Scan) -> None:

@@ -16,8 +16,6 @@ from imgtools.workflow.checksums import checksum
 from imgtools.workflow.files import for_each, guest_tree
 from imgtools.workflow.selection import DiskArguments, run_selected, select_one
 
-MAX_ACCOUNTS = 1 << 20
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListOptions:
@@ -37,8 +35,7 @@ class Entry:
 
     ``name`` as it is printed: a bare name, a path below the directory (recursive), or the
     directory's path joined with it (long and recursive).  ``device`` is the mountable it lies
-    on.  ``owner`` and ``group`` are the guest's names (long, not recursive), empty if unknown.
-    ``flag`` is what ls puts behind the mode: ``+`` for an ACL, ``.`` for a SELinux label.
+    on.  ``flag`` is what ls puts behind the mode: ``+`` for an ACL, ``.`` for a SELinux label.
     """
 
     name: bytes
@@ -46,8 +43,6 @@ class Entry:
     target: bytes | None = None
     checksum: str | None = None
     device: str = ""
-    owner: bytes = b""
-    group: bytes = b""
     flag: str = ""
 
 
@@ -144,9 +139,8 @@ def _device_of(tree: GuestTree, path: bytes) -> str:
 
 
 def _list_long(tree: GuestTree, sink: Sink, directory: bytes) -> None:
-    """What ``ls -la`` shows inside the guest, where ``..`` of the root is the root."""
+    """What ``ls -lan`` shows inside the guest, where ``..`` of the root is the root."""
     resolved = tree.resolve(directory)
-    users, groups = _accounts(tree, b"/etc/passwd"), _accounts(tree, b"/etc/group")
     above = resolved.rpartition(b"/")[0] or b"/"
     found = [(entry.name, stat) for entry, stat in tree.scandir_stat(resolved)]
     found += [(b".", tree.lstat(resolved)), (b"..", tree.lstat(above))]
@@ -159,8 +153,6 @@ def _list_long(tree: GuestTree, sink: Sink, directory: bytes) -> None:
                 stat=stat,
                 target=tree.readlink(path) if stat.kind == "l" else None,
                 device=_device_of(tree, path),
-                owner=users.get(stat.uid, b""),
-                group=groups.get(stat.gid, b""),
                 flag=_flag(tree, path, stat),
             )
         )
@@ -181,17 +173,3 @@ def _xattr_names(tree: GuestTree, path: bytes) -> set[bytes]:
         return set(tree.getxattrs(path))
     except GuestOperationError:
         return set()
-
-
-def _accounts(tree: GuestTree, path: bytes) -> dict[int, bytes]:
-    """id -> name from the guest's passwd(5) or group(5); empty when it cannot be read."""
-    try:
-        lines = tree.read(path, limit=MAX_ACCOUNTS).split(b"\n")
-    except GuestOperationError:
-        return {}
-    accounts: dict[int, bytes] = {}
-    for line in lines:
-        fields = line.split(b":")
-        if len(fields) > 2 and fields[0] and fields[2].isdigit() and len(fields[2]) <= 10:
-            accounts.setdefault(int(fields[2]), fields[0])
-    return accounts
