@@ -104,7 +104,7 @@ class ImageTruncatedError(ImageError):
 
 
 class ImageChainError(ImageError):
-    """The backing chain is broken: a missing, looping or non-image backing file."""
+    """The backing chain is broken: a missing, looping or damaged backing file."""
 
     code = "image.chain"
 
@@ -270,7 +270,7 @@ class RefusedError(ImgtoolsError):
 
 
 class UntrustedReferenceError(RefusedError):
-    """An image header names a host file that may not be followed."""
+    """An image header names something that may not be followed: no image, or out of bounds."""
 
     code = "refused.untrusted"
 

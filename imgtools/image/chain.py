@@ -64,8 +64,9 @@ def resolve_disk(request: DiskRequest, *, untrusted: bool) -> Disk:
     """Vet the image that ``request`` names and everything it rests on.
 
     Raises ImageError (or a finer class) for a bad layer, ImageChainError for a missing, looping
-    or non-image member, UntrustedReferenceError for a reference that may not be followed.  A
-    remote disk comes back with its ``uri`` and no layers.
+    or damaged member, UntrustedReferenceError for a reference that may not be followed (to a
+    file that is no image, by a protocol, or out of an untrusted image's folder).  A remote disk
+    comes back with its ``uri`` and no layers.
     """
     if request.path is None:
         return Disk(request=request, uri=request.uri)
@@ -185,7 +186,7 @@ def _vet_member(target: Path, stated: str | None, image: Path, what: str) -> Ima
             hint="an image may not show the host's own disk",
         )
     if not disk_like:
-        raise ImageChainError(
+        raise UntrustedReferenceError(
             f"{image}: its {what} {target} is not a disk image",
             hint="the image may be an attack on this host; do not open it",
         )
@@ -230,7 +231,7 @@ def _extent(header: ImageHeader, extent: Extent, trust: _Trust) -> Path:
     except (ImageUnreadableError, ImageTruncatedError) as error:
         raise ImageChainError(f"{header.path}: its extent is not usable: {error.message}") from None
     if not good:
-        raise ImageChainError(
+        raise UntrustedReferenceError(
             f"{header.path}: its extent {target} is no extent of a disk image, or is too short",
             hint="the image may be an attack on this host; do not open it",
         )

@@ -6,8 +6,8 @@ of the chain that could be followed, is the answer, with the error beside it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from imgtools.errors import ImgtoolsError
@@ -16,6 +16,7 @@ from imgtools.image.header import ImageHeader
 from imgtools.image.locks import LockState, lock_state
 from imgtools.image.qemu import QemuInfo, info
 from imgtools.model import DiskRequest, Notice
+from imgtools.workflow.selection import DiskArguments, targets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +28,7 @@ class LayerReport:
 
     header: ImageHeader
     extents: tuple[Path, ...] = ()
-    locks: LockState = LockState()
+    locks: LockState = field(default_factory=LockState)
     qemu: QemuInfo | None = None
 
 
@@ -51,11 +52,15 @@ class ImageReport:
         return any(layer.locks.writer for layer in self.layers)
 
 
-def describe_images(
-    requests: Sequence[DiskRequest], *, untrusted: bool = False
-) -> tuple[ImageReport, ...]:
-    """Describe each image; never raises for what is wrong with one, see `ImageReport.error`."""
-    return tuple(describe_image(request, untrusted=untrusted) for request in requests)
+def describe(arguments: DiskArguments) -> Iterator[ImageReport]:
+    """Describe every image that the user pointed at, one by one.
+
+    Raises UsageError when nothing was named, NoDomainError and LibvirtError; never for what is
+    wrong with an image, see `ImageReport.error`.
+    """
+    for target in targets(arguments):
+        for request in target.requests:
+            yield describe_image(request, untrusted=arguments.untrusted)
 
 
 def describe_image(request: DiskRequest, *, untrusted: bool = False) -> ImageReport:
@@ -79,10 +84,15 @@ def describe_image(request: DiskRequest, *, untrusted: bool = False) -> ImageRep
 
 def _layer(link: Link, warnings: list[Notice]) -> LayerReport:
     header = link.header
-    for problem in header.problems:
-        if not problem.fatal:
-            warnings.append(Notice(code=problem.code, message=f"{header.path}: {problem.message}"))
+    warnings.extend(
+        Notice(code=problem.code, message=f"{header.path}: {problem.message}")
+        for problem in header.problems
+        if not problem.fatal
+    )
     locks = _locks(link, warnings)
+    if locks.writer:
+        message = f"{header.path}: in use by another process; what is shown may be inconsistent"
+        warnings.append(Notice(code="image.in-use", message=message))
     return LayerReport(
         header=header, extents=link.extents, locks=locks, qemu=_qemu_info(header, warnings)
     )
