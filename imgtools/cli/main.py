@@ -54,6 +54,21 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not ctx.resilient_parsing:
+            raise _unknown(args[0])
+        return super().resolve_command(ctx, args)
+
+
+def _unknown(name: str) -> UsageError:
+    import difflib
+
+    close = difflib.get_close_matches(name.removeprefix("virt-"), COMMANDS, n=3, cutoff=0.6)
+    question = f": did you mean {' or '.join(close)}?" if close else ""
+    return UsageError(f"no such command: {name}{question}", hint="try: imgtools --help")
+
 
 @click.group(
     cls=LazyGroup,
