@@ -70,7 +70,9 @@ def command(
     from imgtools.workflow.inspect import inspect
 
     as_xml = xml or xpath is not None
-    outcome = inspect(disks, applications=not no_applications, icon=as_xml and not no_icon)
+    outcome = inspect(
+        disks, applications=not no_applications, icon=(as_xml or output.json) and not no_icon
+    )
     guests = outcome.result
     tell_engine(output, outcome.engine, outcome.reason)
     if output.json:
