@@ -84,6 +84,8 @@ def _disk(
 ) -> DomainDisk | None:
     kind = element.get("type", "file")
     path, uri, unsupported = _source(kind, element.find("source"), find_volume)
+    if uri is not None and element.xpath("auth|source/auth"):
+        uri, unsupported = None, "a network disk whose password libvirt keeps is not supported"
     if path is None and uri is None and unsupported is None:
         return None
     image_format, problem = _format(element, default_format)
@@ -155,8 +157,6 @@ def _network(source: _Element) -> tuple[str | None, str | None, str | None]:
     protocol, name = source.get("protocol", ""), source.get("name", "")
     if protocol not in _PORTS:
         return None, None, f"network protocol {protocol or '?'} is not supported"
-    if source.find("auth") is not None:
-        return None, None, f"{protocol} with a password kept by libvirt is not supported"
     host = source.find("host")
     if host is None:
         return None, None, f"{protocol} without a host"

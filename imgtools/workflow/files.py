@@ -20,7 +20,7 @@ def guest_tree(session: Session, mounts: Sequence[MountRequest]) -> GuestTree:
     """
     if mounts:
         return mount_requested(session, mounts)
-    from imgtools.guest.inspecting import open_guest_tree
+    from imgtools.guest.roots import open_guest_tree
 
     return open_guest_tree(session)
 
