@@ -48,7 +48,18 @@ def _open_qcow2(layer: ImageLayer, backing: BlockStream | None) -> BlockStream:
     return open_qcow2(FileStream(layer.path), str(layer.path), layer.virtual_size, backing)
 
 
+def _container(name: str) -> Opener:
+    def open_container(layer: ImageLayer, _backing: BlockStream | None) -> BlockStream:
+        from imgtools.direct import containers
+
+        opener: Callable[[ImageLayer], BlockStream] = getattr(containers, f"open_{name}")
+        return opener(layer)
+
+    return open_container
+
+
 _OPENERS: dict[str, Opener] = {
     "raw": _open_raw,
     "qcow2": _open_qcow2,
+    **{name: _container(name) for name in ("vmdk", "vdi", "vpc", "vhdx")},
 }

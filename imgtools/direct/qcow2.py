@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from imgtools.direct.importing import import_only
-from imgtools.direct.streams import Adapter, BlockStream
+from imgtools.direct.streams import Adapter, BlockStream, Extended, Padded
 from imgtools.errors import DamagedError, DirectUnsupportedError, UncleanError
 
 DIRTY, CORRUPT, DATA_FILE, COMPRESSION, EXTENDED_L2 = (1 << bit for bit in range(5))
@@ -26,30 +26,6 @@ L2_CACHE_BYTES = 8 << 20
 OFFSET_MASK = 0x00FFFFFFFFFFFE00
 COMPRESSED = 1 << 62
 ZERO = 1
-
-
-class _Padded(BlockStream):
-    """A backing image seen from an overlay: beyond its end it reads as zeros."""
-
-    def __init__(self, source: BlockStream, size: int) -> None:
-        super().__init__(size)
-        self._source = source
-
-    def _read_at(self, offset: int, length: int) -> bytes:
-        data = self._source.read_at(offset, length)
-        return data + bytes(length - len(data))
-
-
-class _Host(BlockStream):
-    """The image file, for data clusters: the rest of the cluster at its end is zeros."""
-
-    def __init__(self, file: BlockStream, cluster_size: int) -> None:
-        super().__init__(-(-file.size // cluster_size) * cluster_size)
-        self._file = file
-
-    def _read_at(self, offset: int, length: int) -> bytes:
-        data = self._file.read_at(offset, length)
-        return data + bytes(length - len(data))
 
 
 class _L2Table:
@@ -134,8 +110,8 @@ def open_qcow2(file: BlockStream, name: str, size: int, backing: BlockStream | N
         raise DamagedError(f"{name}: bad qcow2 version or cluster size")
     image: Any = dissect.QCow2(io.BytesIO(_plain_header(head, version, 1 << cluster_bits)))
     image.fh = file
-    image.data_file = _Host(file, 1 << cluster_bits)
-    image.backing_file = _Padded(backing, size + (1 << cluster_bits)) if backing else None
+    image.data_file = Padded(file, 1 << cluster_bits)
+    image.backing_file = Extended(backing, size + (1 << cluster_bits)) if backing else None
     if image.size != size:
         raise DamagedError(f"{name}: its virtual size changed while opening")
     image.l1_table = _read_l1(file, name, l1_offset, l1_size, size, image)

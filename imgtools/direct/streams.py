@@ -114,16 +114,47 @@ class FileStream(BlockStream):
 
 
 class Adapter(BlockStream):
-    """A foreign seekable stream (a parser's) of a known size."""
+    """A foreign seekable stream (a parser's) of a known size.
 
-    def __init__(self, stream: Any, size: int) -> None:
+    With ``piece``, no single read crosses a multiple of it.
+    """
+
+    def __init__(self, stream: Any, size: int, *, piece: int = 1 << 62) -> None:
         super().__init__(size)
         self._stream = stream
+        self._piece = piece
 
     def _read_at(self, offset: int, length: int) -> bytes:
-        self._stream.seek(offset)
-        data: bytes = self._stream.read(length)
-        return data
+        pieces = []
+        while length > 0:
+            count = min(length, self._piece - offset % self._piece)
+            self._stream.seek(offset)
+            data: bytes = self._stream.read(count)
+            if len(data) != count:
+                raise DamagedError(f"{len(data)} of {count} bytes are there at {offset:#x}")
+            pieces.append(data)
+            offset += count
+            length -= count
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+class Extended(BlockStream):
+    """A stream that goes on with zeros after its end (a backing file under a larger overlay)."""
+
+    def __init__(self, source: BlockStream, size: int) -> None:
+        super().__init__(size)
+        self._source = source
+
+    def _read_at(self, offset: int, length: int) -> bytes:
+        data = self._source.read_at(offset, length)
+        return data + bytes(length - len(data))
+
+
+class Padded(Extended):
+    """A file with zeros up to the next multiple of ``unit``, as qemu reads a last cluster."""
+
+    def __init__(self, source: BlockStream, unit: int) -> None:
+        super().__init__(source, -(-source.size // unit) * unit)
 
 
 class Zeros(BlockStream):
