@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import statistics
 import sys
 import tempfile
 from pathlib import Path
 
 import fixtures
+from imgtools.config import Config
 from tests.bench.measure import Measurement, measure
 
 IMGTOOLS = str(Path(sys.executable).with_name("imgtools"))
@@ -67,9 +69,13 @@ def _median(argv: list[str], runs: int) -> Measurement:
 
 def _environment() -> dict[str, str]:
     # The virt-* tools do not notice a KVM that does not work; without this they do not start.
-    from imgtools.appliance.probe import backend_environment
+    from imgtools.appliance.probe import kvm_works
 
-    return {**os.environ, **backend_environment()}
+    hypervisor = shutil.which("qemu-system-x86_64") or "qemu-system-x86_64"
+    environment = {**os.environ, "LIBGUESTFS_BACKEND": "direct"}
+    if not kvm_works(hypervisor, Config())[0].works:
+        environment["LIBGUESTFS_BACKEND_SETTINGS"] = "force_tcg"
+    return environment
 
 
 if __name__ == "__main__":
