@@ -127,9 +127,9 @@ def long_directory(
         modes = [mode + (entry.flag or " ") for mode, entry in zip(modes, entries, strict=True)]
     columns = [
         [mode.encode() for mode in modes],
-        _aligned([b"%d" % stat.nlink for stat in stats], bytes.rjust),
-        _aligned([b"%d" % stat.uid for stat in stats], bytes.ljust),
-        _aligned([b"%d" % stat.gid for stat in stats], bytes.ljust),
+        _right([b"%d" % stat.nlink for stat in stats]),
+        _right([b"%d" % stat.uid for stat in stats]),
+        _right([b"%d" % stat.gid for stat in stats]),
         [size.encode() for size in _size_column(stats)],
         [_ls_time(stat.mtime_ns, now).encode() for stat in stats],
         [_name_and_target(entry, show) for entry in entries],
@@ -138,9 +138,9 @@ def long_directory(
     return [total, *(b" ".join(cells) for cells in zip(*columns, strict=True))]
 
 
-def _aligned(cells: list[bytes], align: Callable[[bytes, int], bytes]) -> list[bytes]:
+def _right(cells: list[bytes]) -> list[bytes]:
     width = max(map(len, cells), default=0)
-    return [align(cell, width) for cell in cells]
+    return [cell.rjust(width) for cell in cells]
 
 
 def _name_and_target(entry: Entry, show: Callable[[bytes], bytes]) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from imgtools.errors import GuestOperationError, ImgtoolsError
+from imgtools.errors import GuestOperationError, ImgtoolsError, NoGuestError, SeveralGuestsError
 from imgtools.guest.mounting import MountRequest, mount_requested
 from imgtools.guest.opening import Session
 from imgtools.guest.tree import GuestTree
@@ -22,7 +22,13 @@ def guest_tree(session: Session, mounts: Sequence[MountRequest]) -> GuestTree:
         return mount_requested(session, mounts)
     from imgtools.guest.roots import open_guest_tree
 
-    return open_guest_tree(session)
+    try:
+        return open_guest_tree(session)
+    except SeveralGuestsError:
+        raise
+    except NoGuestError as error:
+        hint = f"{error.hint}; -m DEVICE opens a filesystem without one"
+        raise NoGuestError(error.message, hint=hint) from None
 
 
 def for_each(paths: Sequence[bytes], act: Callable[[bytes], None]) -> list[ImgtoolsError]:
