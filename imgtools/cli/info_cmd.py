@@ -33,7 +33,11 @@ status then says what is wrong (4 bad image, 8 refused).
 @disk_options(positional="all")
 @output_options()
 @click.argument("args", nargs=-1, metavar="[IMAGE]...")
-def command(disks: DiskArguments, output: Output, args: tuple[str, ...]) -> int:
+def command(
+    disks: DiskArguments,
+    output: Output,
+    args: tuple[str, ...],  # noqa: ARG001 (all of them have become disks)
+) -> int:
     """Show format, sizes, backing chain, snapshots and use of disk images.
 
     The header is checked before any other program opens the image, and nothing that it names is
@@ -42,7 +46,7 @@ def command(disks: DiskArguments, output: Output, args: tuple[str, ...]) -> int:
     from imgtools.cli.info_text import print_report
     from imgtools.workflow.info import describe
 
-    reports = []
+    reports: list[ImageReport] = []
     for report in describe(disks):
         if not output.json and (report.layers or report.remote):
             print_report(report, first=not reports)

@@ -88,13 +88,13 @@ def _print_snapshots(header: ImageHeader) -> None:
     if not header.snapshots:
         return
     print("\n  Internal snapshots")
-    rows: list[tuple[str, ...]] = [("  ID", "DATE (UTC)", "VM STATE", "SIZE", "NAME")]
+    rows: list[tuple[str, ...]] = [("    ID", "DATE (UTC)", "VM STATE", "SIZE", "NAME")]
     for snapshot in header.snapshots[:MAX_ROWS]:
         date = datetime.fromtimestamp(snapshot.date_seconds, UTC)
         size = snapshot.virtual_size
         rows.append(
             (
-                f"  {snapshot.id}",
+                f"    {snapshot.id}",
                 f"{date:%Y-%m-%d %H:%M:%S}",
                 human_size(snapshot.vm_state_size),
                 "" if size is None else human_size(size),
@@ -108,9 +108,9 @@ def _print_bitmaps(header: ImageHeader) -> None:
     if not header.bitmaps:
         return
     print("\n  Bitmaps")
-    rows: list[tuple[str, ...]] = [("  GRANULARITY", "FLAGS", "NAME")]
+    rows: list[tuple[str, ...]] = [("    GRANULARITY", "FLAGS", "NAME")]
     rows += [
-        (f"  {human_size(bitmap.granularity)}", ",".join(bitmap.flags), bitmap.name)
+        (f"    {human_size(bitmap.granularity)}", ",".join(bitmap.flags), bitmap.name)
         for bitmap in header.bitmaps[:MAX_ROWS]
     ]
     print_columns(rows, gap="  ")
@@ -120,9 +120,9 @@ def _print_extents(header: ImageHeader) -> None:
     if not header.extents:
         return
     print("\n  Extents")
-    rows: list[tuple[str | bytes, ...]] = [("  ACCESS", "KIND", "SIZE", "FILE")]
+    rows: list[tuple[str | bytes, ...]] = [("    ACCESS", "KIND", "SIZE", "FILE")]
     rows += [
-        (f"  {extent.access}", extent.kind, human_size(extent.size), extent.file or "")
+        (f"    {extent.access}", extent.kind, human_size(extent.size), extent.file or "")
         for extent in header.extents[:MAX_ROWS]
     ]
     print_columns(rows, right=(2,), gap="  ")
@@ -130,13 +130,13 @@ def _print_extents(header: ImageHeader) -> None:
 
 def _print_chain(report: ImageReport) -> None:
     print("\n  Backing chain, top to base")
-    rows: list[tuple[str, ...]] = [("  LAYER", "FORMAT", "VIRTUAL", "IN USE", "FILE")]
+    rows: list[tuple[str, ...]] = [("    LAYER", "FORMAT", "VIRTUAL", "IN USE", "FILE")]
     for number, layer in enumerate(report.layers):
         header = layer.header
         use = "writing" if layer.locks.writer else "reading" if layer.locks.held else "no"
         rows.append(
-            (f"  {number}", header.format, human_size(header.virtual_size), use, str(header.path))
+            (f"    {number}", header.format, human_size(header.virtual_size), use, str(header.path))
         )
     if report.error is not None:
-        rows.append((f"  {len(report.layers)}", "?", "?", "?", "broken off here, see the error"))
+        rows.append((f"    {len(report.layers)}", "?", "?", "?", "broken off here, see the error"))
     print_columns(rows, right=(2,), gap="  ")

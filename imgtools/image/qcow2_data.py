@@ -93,11 +93,15 @@ def _lost_data(source: Source, head: Layout, tables: list[int]) -> int:
     lost = 0
     for offset in sorted(tables)[-bound:]:
         entries = _table(source.peek(offset, head.cluster_size))[::step]
-        lost += sum(1 for entry in entries if _host_offset(entry, head) >= source.size)
+        lost += sum(1 for entry in entries if _last_byte(entry, head) >= source.size)
     return lost
 
 
-def _host_offset(entry: int, head: Layout) -> int:
-    if entry & _COMPRESSED:
-        return entry & ((1 << (62 - (head.cluster_bits - 8))) - 1)
-    return entry & _OFFSET_MASK
+def _last_byte(entry: int, head: Layout) -> int:
+    """A byte that the cluster needs at least: its first, or one of its last sector if compressed."""
+    if not entry & _COMPRESSED:
+        return entry & _OFFSET_MASK
+    width = 62 - (head.cluster_bits - 8)
+    offset = entry & ((1 << width) - 1)
+    more_sectors = (entry & (_COMPRESSED - 1)) >> width
+    return offset if not more_sectors else (offset & ~511) + more_sectors * 512

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import re
 import struct
+import sys
+from array import array
 from dataclasses import dataclass, field
 
 from imgtools.errors import ImageError
@@ -22,6 +24,8 @@ MAGIC_SESPARSE = b"\xbe\xba\xfe\xca\0\0\0\0"
 
 MAX_DESCRIPTOR = (1 << 20) - 1
 MAX_LINES = 20_000
+# Grain tables that are looked through (each covers 32 MiB as VMware makes them).
+MAX_TABLES = 16384
 EMBEDDED = (512, 20 * 512)
 _GD_AT_END = 0xFFFF_FFFF_FFFF_FFFF
 _SPACE = b" \t\n\v\f\r"
@@ -240,6 +244,29 @@ def _check_sparse(source: Source, head: _Sparse, result: Descriptor) -> None:
         result.bad("truncated", "truncated: its grain directory is beyond the end of the file")
     elif head.overhead * 512 > source.size:
         result.bad("truncated", "truncated: its data would begin beyond the end of the file")
+    elif head.compression == 0 and tables <= MAX_TABLES:
+        _check_grains(source, head, tables, result)
+
+
+def _check_grains(source: Source, head: _Sparse, tables: int, result: Descriptor) -> None:
+    """qemu reads grains beyond the end of the file as zeros; a truncated image must not pass."""
+    directory = _numbers(source.peek(head.directory * 512, tables * 4))
+    last = max(directory, default=0)
+    for table in directory:
+        if table:
+            grains = source.peek(table * 512, head.entries_per_table * 4)
+            last = max(last, max(_numbers(grains), default=0))
+    if last * 512 >= source.size:
+        message = f"truncated: the file has {source.size} bytes and lacks guest data"
+        result.bad("truncated", message)
+
+
+def _numbers(raw: bytes) -> array[int]:
+    numbers = array("I")
+    numbers.frombytes(raw[: len(raw) // 4 * 4])
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers
 
 
 def _vet_cowd(source: Source, *, stated: bool) -> ImageHeader:
