@@ -5,17 +5,23 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
-from functools import partial
 
 from imgtools.appliance.launch import Appliance
-from imgtools.appliance.library import CallError, Library
+from imgtools.appliance.mounting import mount
 from imgtools.appliance.storage import Builder
-from imgtools.appliance.survey import SCRIPT, Survey, parse_survey
+from imgtools.appliance.survey import (
+    ACTIVATE,
+    SCRIPT,
+    Survey,
+    details_script,
+    groups_in_disk_order,
+    parse_survey,
+    with_details,
+)
 from imgtools.appliance.translate import first_line
 from imgtools.appliance.tree import ApplianceTree
 from imgtools.appliance.unlock import unlock
 from imgtools.config import Config
-from imgtools.errors import GuestOperationError
 from imgtools.model import (
     Disk,
     EngineName,
@@ -26,9 +32,7 @@ from imgtools.model import (
     unique_vg_names,
 )
 
-_MAX_LUKS_ROUNDS = 3
-# Kinds of UFS that the kernel cannot tell apart by itself (mount_options ufstype=).
-_UFS_TYPES = ("ufs2", "44bsd", "old", "sun", "sunx86")
+_MAX_ROUNDS = 4  # LVM on LUKS on LVM, and one to spare
 
 
 class ApplianceEngine:
@@ -76,8 +80,9 @@ class ApplianceEngine:
         Raises GuestOperationError if it cannot be mounted.
         """
         if device not in self._trees:
-            self.storage()  # opens what the device may lie on
-            self._trees[device] = self._mount(device)
+            mountpoint = b"/imgtools%d" % len(self._trees)
+            mount(self.appliance, self.storage(), device, mountpoint)
+            self._trees[device] = ApplianceTree(self.appliance, mountpoint)
         return self._trees[device]
 
     def close(self) -> None:
@@ -89,79 +94,49 @@ class ApplianceEngine:
     # -- storage ----------------------------------------------------------------------------------
 
     def _read_storage(self) -> Storage:
-        survey = self._survey()
-        changed = self._rename_groups(survey)
-        for _ in range(_MAX_LUKS_ROUNDS):
-            if changed:
-                survey = self._survey()
-            changed = unlock(self.appliance, survey, self._keys, self._mapped, self._notices)
-            if not changed:
+        survey = self._survey("")
+        for _ in range(_MAX_ROUNDS):
+            renamed = self._rename_groups(survey)
+            opened = unlock(self.appliance, survey, self._keys, self._mapped, self._notices)
+            if not renamed and not opened:
                 break
-            self._activate()
-            survey = self._survey()
-            changed = self._rename_groups(survey)
+            survey = self._survey(ACTIVATE)
+        self._note_lvm(survey)
         builder = Builder(survey, self._own_names, self._mapped, bool(self._keys))
         builder.warnings += self._notices
         return builder.build()
 
-    def _survey(self) -> Survey:
-        return parse_survey(self.appliance.shell(SCRIPT), len(self._disks))
+    def _survey(self, first: str) -> Survey:
+        shell = self.appliance.shell
+        survey = parse_survey(shell(first + SCRIPT))
+        return with_details(survey, shell(details_script(survey)))
 
     def _rename_groups(self, survey: Survey) -> bool:
         """Give volume groups of one name unique names, in our overlay; True if any was."""
-        rows = {row["vg_uuid"]: row["vg_name"] for row in survey.lvm("pvs", "pv") if row["vg_uuid"]}
-        groups = [(name, uuid) for uuid, name in rows.items()]
+        groups = groups_in_disk_order(survey)
         renamed = False
         for (own, uuid), name in zip(groups, unique_vg_names(groups), strict=True):
             if own != name and re.fullmatch(r"[\w+.-]+", name):
-                self._lvm(f"vgrename {shlex.quote(uuid)} {shlex.quote(name)}", own)
-                self._own_names[name] = own
+                self._rename(own, uuid, name)
                 renamed = True
-        if renamed:
-            self._activate()
         return renamed
 
-    def _activate(self) -> None:
-        self._lvm("pvscan --cache", "")
-        self._lvm("vgchange -ay --sysinit", "")
+    def _rename(self, own: str, uuid: str, name: str) -> None:
+        script = f"lvm vgrename {shlex.quote(uuid)} {shlex.quote(name)} 2>&1 >/dev/null; exit 0"
+        complaint = self.appliance.shell(script).decode(errors="replace").strip()
+        self._own_names[name] = own
+        self._notices.append(
+            Notice(
+                code="volume.renamed",
+                message=f"two volume groups are called {own}: the later one is shown as {name}",
+            )
+        )
+        if complaint and "used by VGs" not in complaint:
+            message = f"volume group {own}: {first_line(complaint)}"
+            self._notices.append(Notice(code="volume.lvm", message=message))
 
-    def _lvm(self, arguments: str, group: str) -> None:
-        script = f"lvm {arguments} >/dev/null 2>/tmp/imgtools.err || cat /tmp/imgtools.err; exit 0"
-        complaint = self.appliance.shell(script, what="work on the volumes")
-        if complaint.strip():
-            line = first_line(complaint.decode(errors="replace"))
-            where = f"volume group {group}" if group else "LVM"
-            self._notices.append(Notice(code="volume.lvm", message=f"{where}: {line}"))
-
-    # -- mounting ---------------------------------------------------------------------------------
-
-    def _mount(self, device: str) -> ApplianceTree:
-        mountable = device.encode("utf-8", errors="surrogateescape")
-        mountpoint = b"/imgtools%d" % len(self._trees)
-        appliance = self.appliance
-        appliance.call(lambda lib: lib.status("mkmountpoint", mountpoint))
-        first: CallError | None = None
-        for options in self._options(device):
-            try:
-                mount = partial(_mount_options, options=options, at=(mountable, mountpoint))
-                appliance.call(mount, what=f"mounting {device}")
-            except CallError as error:
-                first = first or error
-            else:
-                return ApplianceTree(appliance, mountpoint)
-        assert first is not None
-        appliance.call(lambda lib: lib.status("rmmountpoint", mountpoint))
-        raise GuestOperationError(f"{device}: cannot be mounted: {first_line(first.message)}")
-
-    def _options(self, device: str) -> list[bytes]:
-        kind = next((fs.type for fs in self.storage().filesystems if fs.device == device), "")
-        if kind == "ufs":
-            return [b"ro,ufstype=" + name.encode() for name in _UFS_TYPES]
-        if kind == "xfs":
-            # Two clones carry one UUID, and the kernel mounts only the first without nouuid.
-            return [b"ro", b"ro,nouuid"]
-        return [b"ro"]
-
-
-def _mount_options(lib: Library, options: bytes, at: tuple[bytes, bytes]) -> int:
-    return lib.status("mount_options", options, *at)
+    def _note_lvm(self, survey: Survey) -> None:
+        for line in survey.section("lvmerr"):
+            text = line.strip().removeprefix("WARNING: ")
+            if text and "reading without locks" not in text.lower():
+                self._notices.append(Notice(code="volume.lvm", message=f"LVM: {text[:200]}"))

@@ -55,6 +55,7 @@ class Appliance:
         self._library = Library(self._g)
         self._worker = Worker(self._kill)
         try:
+            self.call(Library.silence)
             self._configure()
             self._start(disks)
         except BaseException:

@@ -126,8 +126,13 @@ class Library:
         self._free.argtypes = [ctypes.c_void_p]
         self._pointer = _pointer_of(handle)
         self._callbacks: list[Any] = []
+        self._function("set_error_handler", None)
         self._function("last_error", ctypes.c_char_p)
         self._function("last_errno", ctypes.c_int)
+
+    def silence(self) -> None:
+        """Print no errors on stderr; libguestfs keeps this for each thread of its own."""
+        self._c.guestfs_set_error_handler(self._pointer, None, None)
 
     def on_event(self, callback: Callable[[int, bytes], None], events: int) -> None:
         """Call ``callback(event, message)`` for the events of the mask, from the calling thread."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from imgtools.appliance.survey import Device, Survey, disk_index, unescape
+from imgtools.appliance.survey import Device, Survey, disk_index, disks_below, unescape
 from imgtools.model import (
     BlockDevice,
     Filesystem,
@@ -51,9 +51,11 @@ class Builder:
         self.keyed = keyed
         self.warnings: list[Notice] = []
         self.devices = list(survey.devices.values())
-        self.lvs_rows = survey.lvm("lvs", "lv")
-        self.pvs_rows = survey.lvm("pvs", "pv")
-        self._members = {row["vg_name"]: row for row in survey.lvm("vgs", "vg")}
+        # As lvm's own commands sort, which libguestfs lists by.
+        self.lvs_rows = sorted(survey.lvm("lv"), key=lambda row: (row["vg_name"], row["lv_name"]))
+        self.pvs_rows = sorted(survey.lvm("pv"), key=lambda row: row["pv_name"])
+        groups = sorted(survey.lvm("vg"), key=lambda row: row["vg_name"])
+        self._members = {row["vg_uuid"]: row for row in groups}
 
     def build(self) -> Storage:
         """Everything, with a warning for each device that could not be read."""
@@ -125,24 +127,16 @@ class Builder:
                 continue
             path = self.path_of(device)
             mapped = self.mapped.get(path)
+            version = device.facts.get("ID_FS_VERSION", "")
             if mapped is None:
                 reason = "no key given opens it" if self.keyed else "no key was given"
                 self._warn("image.encrypted", f"{path}: is encrypted and {reason}")
             yield LuksVolume(
                 device=path,
                 uuid=device.facts.get("ID_FS_UUID", ""),
-                version=self._luks_version(device),
+                version=int(version) if version.isdigit() else 0,
                 mapped=mapped,
             )
-
-    def _luks_version(self, device: Device) -> int:
-        for section in self.survey.sections:
-            words = section.argument.split()
-            if section.kind != "luks" or len(words) != 3:
-                continue
-            if self.survey.canonical(words[0]) == device.path:
-                return int(words[1]) << 8 | int(words[2])
-        return 0
 
     # -- LVM ------------------------------------------------------------------------------------
 
@@ -211,7 +205,7 @@ class Builder:
                 uuid=device.facts.get("ID_FS_UUID", ""),
                 size=device.size,
                 parents=self._parents(device),
-                disks=self.disks_of(device),
+                disks=disks_below(self.survey, device),
             )
             yield one
             if kind == "btrfs":
@@ -244,8 +238,8 @@ class Builder:
         return True
 
     def _label(self, device: Device) -> str:
-        facts = device.facts
-        return unescape(facts.get("ID_FS_LABEL_ENC") or facts.get("ID_FS_LABEL", ""))
+        escaped = device.facts.get("ID_FS_LABEL_ENC") or device.facts.get("ID_FS_LABEL", "")
+        return device.facts.get("LABEL") or unescape(escaped)
 
     def _parents(self, device: Device) -> tuple[str, ...]:
         if device.number:
@@ -255,26 +249,8 @@ class Builder:
             return tuple(found) or device.slaves
         return device.slaves
 
-    def disks_of(self, device: Device) -> tuple[int, ...]:
-        """Indexes of all disks below ``device``."""
-        found: set[int] = set()
-        by_name = {d.path: d for d in self.devices}
-        by_name |= {f"/dev/{d.kname}": d for d in self.devices if d.dm_uuid}
-        todo, seen = [device], set()
-        while todo:
-            one = todo.pop()
-            if one.kname in seen:
-                continue
-            seen.add(one.kname)
-            disk = disk_index(one.path)
-            if disk is not None:
-                found.add(disk)
-            names = [*one.slaves, one.parent]
-            todo += [by_name[name] for name in names if name in by_name]
-        return tuple(sorted(found))
-
     def _subvolumes(self, device: Device, whole: Filesystem) -> Iterator[Filesystem]:
-        kernel = str(device.row.get("path"))
+        kernel = device.kernel_path
         default = re.match(r"ID (\d+)", "\n".join(self.survey.section("btrfs", kernel)))
         lines = self.survey.section("subvolumes", kernel)
         if default is None:

@@ -10,79 +10,86 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 MAX_DEVICES = 4096
 
+ACTIVATE = r"""
+lvm vgchange -ay --sysinit >/dev/null 2>/tmp/imgtools.lvm
+"""
+
+# Processes are what costs under TCG (50 ms each), so the shell's own means are used where it has
+# any, and udev's database (by lsblk) before another probe by blkid.
 SCRIPT = r"""
 export LC_ALL=C
 udevadm settle >/dev/null 2>&1
-rootdev=$(awk '$2 == "/" && $1 ~ "^/dev/" {print $1; exit}' /proc/mounts)
-rootdev=$(readlink -f "${rootdev:-/dev/none}")
-if [ ! -b "$rootdev" ]; then
-    number=$(mountpoint -d /)
-    rootdev=/dev/$(basename "$(readlink "/sys/dev/block/$number")")
-fi
+while read -r source target rest; do
+    [ "$target" = / ] && rootdev=$source
+done < /proc/mounts
+[ -b "$rootdev" ] || rootdev=/dev/$(basename "$(readlink "/sys/dev/block/$(mountpoint -d /)")")
 echo "@@root $rootdev"
-echo "@@order"
-for link in $(ls -1v /dev/disk/by-path 2>/dev/null | grep -v -e '-part[0-9]*$'); do
-    readlink -f "/dev/disk/by-path/$link"
-done
+echo "@@links"
+printf '%s\n' /dev/disk/by-path/*
+echo "@@targets"
+readlink -f /dev/disk/by-path/*
 echo "@@lsblk"
-lsblk -J -l -b -o KNAME,PATH,TYPE,SIZE,PTTYPE,PARTTYPE,PARTUUID,PARTLABEL,PARTFLAGS,PKNAME
+lsblk -J -l -b -o KNAME,PATH,TYPE,SIZE,PTTYPE,PARTTYPE,PARTUUID,PARTLABEL,PARTFLAGS,PKNAME,\
+FSTYPE,FSVER,LABEL,UUID >/tmp/imgtools.lsblk
+while IFS= read -r line; do printf '%s\n' "$line"; done </tmp/imgtools.lsblk
 echo "@@sys"
 for entry in /sys/class/block/*; do
-    read start 2>/dev/null < "$entry/start" || start=
-    read number 2>/dev/null < "$entry/partition" || number=
-    read uuid 2>/dev/null < "$entry/dm/uuid" || uuid=
-    read name 2>/dev/null < "$entry/dm/name" || name=
-    read broken 2>/dev/null < "$entry/md/degraded" || broken=
-    slaves=$(ls "$entry/slaves" 2>/dev/null | tr '\n' ',')
+    case $entry in */loop*|*/ram*|*/sr*|*/fd[0-9]*|*/nbd*|*/zram*) continue;; esac
+    start= number= uuid= name= broken= slaves=
+    [ -e "$entry/partition" ] && read -r start <"$entry/start" && read -r number <"$entry/partition"
+    [ -e "$entry/dm/uuid" ] && read -r uuid <"$entry/dm/uuid" && read -r name <"$entry/dm/name"
+    [ -e "$entry/md/degraded" ] && read -r broken <"$entry/md/degraded"
+    for slave in "$entry"/slaves/*; do
+        [ -e "$slave" ] && slaves="$slaves${slave##*/},"
+    done
     echo "${entry##*/}|$start|$number|$uuid|$name|$broken|$slaves"
 done
-for device in $(lsblk -l -n -o PATH); do
-    [ "$device" = "$rootdev" ] && continue
-    case $device in /dev/loop*|/dev/ram*|/dev/sr*|/dev/fd*|/dev/nbd*|/dev/zram*) continue;; esac
-    if ls -d "/sys/class/block/${device##*/}/${device##*/}"* >/dev/null 2>&1; then continue; fi
+"""
+
+# Arguments: devices without a type in udev's database, btrfs devices, MD arrays, and whether LVM.
+DETAILS = r"""
+export LC_ALL=C
+for device in {unknown}; do
     echo "@@blkid $device"
-    timeout 60 blkid -c /dev/null -o udev "$device" > /tmp/imgtools.blkid
-    cat /tmp/imgtools.blkid
-    if grep -q '^ID_FS_TYPE=crypto_LUKS' /tmp/imgtools.blkid; then
-        echo "@@luks $device $(od -An -tu1 -j6 -N2 "$device")"
-    fi
-    if grep -q '^ID_FS_TYPE=btrfs' /tmp/imgtools.blkid; then
-        mkdir -p /tmp/imgtools.mnt
-        echo "@@btrfs $device"
-        if timeout 120 mount -t btrfs -o ro "$device" /tmp/imgtools.mnt 2>&1; then
-            btrfs subvolume get-default /tmp/imgtools.mnt
-            echo "@@subvolumes $device"
-            btrfs subvolume list /tmp/imgtools.mnt
-            umount /tmp/imgtools.mnt
-        fi
+    timeout 60 blkid -c /dev/null -o udev "$device"
+done
+for device in {btrfs}; do
+    mkdir -p /tmp/imgtools.mnt
+    echo "@@btrfs $device"
+    # A clone of the one before would be taken for it; the parts of one filesystem need each other.
+    case $(btrfs inspect-internal dump-super "$device" | grep ^num_devices) in
+        *[!0-9]1) btrfs device scan --forget >/dev/null 2>&1;;
+        *) btrfs device scan >/dev/null 2>&1;;
+    esac
+    if timeout 120 mount -t btrfs -o ro "$device" /tmp/imgtools.mnt 2>&1; then
+        btrfs subvolume get-default /tmp/imgtools.mnt
+        echo "@@subvolumes $device"
+        btrfs subvolume list /tmp/imgtools.mnt
+        umount /tmp/imgtools.mnt
     fi
 done
-for array in /sys/block/md*; do
-    [ -d "$array/md" ] || continue
-    echo "@@md ${array##*/}"
-    mdadm -D --export "/dev/${array##*/}"
+for array in {arrays}; do
+    echo "@@md $array"
+    mdadm -D --export "/dev/$array"
 done
-if grep -q LVM2_member /tmp/imgtools.blkid || lsblk -l -n -o FSTYPE | grep -q LVM2_member; then
-    for kind in pvs vgs lvs; do
-        case $kind in
-            pvs) columns=pv_name,pv_uuid,pv_size,vg_name,vg_uuid;;
-            vgs) columns=vg_name,vg_uuid,vg_size,vg_missing_pv_count;;
-            lvs) columns=vg_name,vg_uuid,lv_name,lv_uuid,lv_size,lv_role,lv_dm_path
-                 columns=$columns,lv_skip_activation;;
-        esac
-        echo "@@lvm $kind"
-        lvm $kind -q --readonly --reportformat json --units b --nosuffix \
-            -o $columns 2>/tmp/imgtools.err
-        echo "@@lvmerr $kind"
-        cat /tmp/imgtools.err
-    done
-fi
+for once in {lvm}; do
+    echo "@@lvm"
+    lvm fullreport -q --readonly --reportformat json --units b --nosuffix \
+        --configreport pv -o pv_name,pv_uuid,pv_size,vg_name,vg_uuid \
+        --configreport vg -o vg_name,vg_uuid,vg_size,vg_missing_pv_count \
+        --configreport lv -o vg_name,vg_uuid,lv_name,lv_uuid,lv_size,lv_role,lv_dm_path,\
+lv_skip_activation --configreport pvseg -o pvseg_start --configreport seg -o seg_start \
+        2>/tmp/imgtools.err
+    echo "@@lvmerr"
+    cat /tmp/imgtools.lvm /tmp/imgtools.err 2>/dev/null
+done
 echo "@@end"
 exit 0
 """
@@ -103,6 +110,7 @@ class Device:
 
     kname: str
     path: str
+    kernel_path: str
     type: str
     size: int
     table: str
@@ -136,13 +144,14 @@ class Survey:
         """All sections of a kind."""
         return ((s.argument, s.lines) for s in self.sections if s.kind == kind)
 
-    def lvm(self, kind: str, key: str) -> list[dict[str, str]]:
-        """The rows of an LVM report; empty if LVM printed none."""
+    def lvm(self, kind: str) -> list[dict[str, str]]:
+        """The rows of a kind (``pv``, ``vg``, ``lv``) of LVM's report; empty if there is none."""
         try:
-            rows = json.loads("\n".join(self.section("lvm", kind)))["report"][0][key]
-            return [dict(row) for row in rows]
-        except (ValueError, KeyError, IndexError, TypeError):
+            reports = json.loads("\n".join(self.section("lvm")))["report"]
+            rows = [dict(row) for report in reports for row in report.get(kind, [])]
+        except (ValueError, KeyError, TypeError, AttributeError):
             return []
+        return [row for row in rows if all(isinstance(value, str) for value in row.values())]
 
     def canonical(self, path: str) -> str:
         """libguestfs's name for a kernel's device path (``sd`` names by the bus's order)."""
@@ -152,30 +161,58 @@ class Survey:
         return "/dev/" + self.order.get(found[1], found[1]) + found[2]
 
 
-def parse_survey(raw: bytes, disks: int) -> Survey:
-    """Parse what SCRIPT printed; ``disks`` is how many disks were added."""
-    sections = list(_sections(raw.decode("utf-8", errors="replace")))
+def parse_survey(raw: bytes) -> Survey:
+    """Parse what SCRIPT printed."""
+    sections = list(_sections(raw))
     by_kind = {section.kind: section for section in reversed(sections)}
     root = by_kind["root"].argument.removeprefix("/dev/")
-    order = _order(by_kind["order"].lines, root)
-    survey = Survey(devices={}, order=order, sections=sections)
+    survey = Survey(
+        devices={},
+        order=_order(by_kind["links"].lines, by_kind["targets"].lines, root),
+        sections=sections,
+    )
     extra = {line.split("|", 1)[0]: line.split("|") for line in by_kind["sys"].lines}
-    facts = {argument: _properties(lines) for argument, lines in survey.arguments("blkid")}
-    found = []
-    for row in _rows(by_kind["lsblk"].lines)[:MAX_DEVICES]:
-        device = _device(row, extra.get(str(row.get("kname"))), facts, survey)
-        ours = device.kname != root and device.type not in ("rom", "loop")
-        if ours and not re.match(r"(ram|zram|nbd|fd)\d", device.kname):
-            found.append(device)
-    del disks  # the order of the bus tells them apart; kept for the caller's record
+    rows = [row for row in _rows(by_kind["lsblk"].lines) if str(row.get("kname")) in extra]
+    paths = {str(row.get("kname")): survey.canonical(str(row.get("path"))) for row in rows}
+    found = [_device(row, extra[str(row["kname"])], paths) for row in rows[:MAX_DEVICES]]
     for device in sorted(found, key=_listing_key):
-        survey.devices.setdefault(device.kname, device)
+        if device.kname != root:
+            survey.devices.setdefault(device.kname, device)
     return survey
 
 
-def _sections(text: str) -> Iterator[Section]:
+def details_script(survey: Survey) -> str:
+    """The second script: what only some devices need."""
+    devices = list(survey.devices.values())
+    partitioned = {device.parent for device in devices if device.number}
+    plain = [device for device in devices if device.path not in partitioned]
+    types = [device.facts.get("ID_FS_TYPE", "") for device in devices]
+    words = {
+        "unknown": [d.kernel_path for d in plain if not d.facts.get("ID_FS_TYPE") and d.size],
+        "btrfs": [d.kernel_path for d in plain if d.facts.get("ID_FS_TYPE") == "btrfs"],
+        "arrays": [d.kname for d in devices if re.fullmatch(r"md\d+", d.kname)],
+        "lvm": ["lvm"] if "LVM2_member" in types else [],
+    }
+    script = DETAILS
+    for name, items in words.items():
+        script = script.replace(f"{{{name}}}", " ".join(shlex.quote(item) for item in items))
+    return script
+
+
+def with_details(survey: Survey, raw: bytes) -> Survey:
+    """The survey with what the second script printed."""
+    sections = list(_sections(raw))
+    probed = {s.argument: _properties(s.lines) for s in sections if s.kind == "blkid"}
+    devices = {
+        kname: replace(device, facts=probed.get(device.kernel_path) or device.facts)
+        for kname, device in survey.devices.items()
+    }
+    return replace(survey, devices=devices, sections=[*survey.sections, *sections])
+
+
+def _sections(raw: bytes) -> Iterator[Section]:
     current: Section | None = None
-    for line in text.splitlines():
+    for line in raw.decode("utf-8", errors="surrogateescape").split("\n"):
         if line.startswith("@@"):
             if current is not None:
                 yield current
@@ -187,11 +224,16 @@ def _sections(text: str) -> Iterator[Section]:
         yield current
 
 
-def _order(paths: list[str], root: str) -> dict[str, str]:
+def _order(links: list[str], targets: list[str], root: str) -> dict[str, str]:
     """Kernel name to canonical name: probing may finish in another order than the bus's."""
-    names = [path.removeprefix("/dev/") for path in paths]
+    pairs = sorted(zip(links, targets, strict=False), key=lambda pair: _natural(pair[0]))
+    names = [target.removeprefix("/dev/") for link, target in pairs if "-part" not in link]
     names = [name for name in dict.fromkeys(names) if name.startswith("sd") and name != root]
     return {name: f"sd{_letters(index)}" for index, name in enumerate(names)}
+
+
+def _natural(text: str) -> list[tuple[int, str]]:
+    return [(int(n or -1), word) for n, word in re.findall(r"(\d+)|(\D+)", text)]
 
 
 def _letters(index: int) -> str:
@@ -214,35 +256,68 @@ def disk_index(path: str) -> int | None:
     return index - 1
 
 
+def disks_below(survey: Survey, device: Device) -> tuple[int, ...]:
+    """Indexes of all disks that ``device`` lies on, sorted."""
+    by_name = {one.path: one for one in survey.devices.values()}
+    found: set[int] = set()
+    todo = [device]
+    seen = set()
+    while todo:
+        one = todo.pop()
+        if one.kname in seen:
+            continue
+        seen.add(one.kname)
+        index = disk_index(one.path)
+        if index is not None:
+            found.add(index)
+        todo += [by_name[name] for name in (*one.slaves, one.parent) if name in by_name]
+    return tuple(sorted(found))
+
+
+def groups_in_disk_order(survey: Survey) -> list[tuple[str, str]]:
+    """The (name, uuid) of each volume group, by the first disk and partition it lies on."""
+    by_path = {one.kernel_path: one for one in survey.devices.values()}
+    keys: dict[tuple[str, str], tuple[object, ...]] = {}
+    for row in survey.lvm("pv"):
+        device = by_path.get(row["pv_name"])
+        if not row["vg_uuid"] or device is None:
+            continue
+        key = (disks_below(survey, device), device.number, device.kname)
+        group = (row["vg_name"], row["vg_uuid"])
+        keys[group] = min(key, keys.get(group, key))
+    return sorted(keys, key=lambda group: keys[group])
+
+
 def _rows(lines: list[str]) -> list[dict[str, Any]]:
     try:
-        rows = json.loads("\n".join(lines))["blockdevices"]
-    except (ValueError, KeyError, TypeError):
+        rows = json.loads("\n".join(lines), strict=False)["blockdevices"]
+    except (ValueError, KeyError, TypeError, RecursionError):
         return []
     return [row for row in rows if isinstance(row, dict)]
 
 
-def _device(
-    row: dict[str, Any], extra: list[str] | None, facts: dict[str, dict[str, str]], survey: Survey
-) -> Device:
-    kname, start, number, dm_uuid, dm_name, broken, slaves = [*(extra or []), *[""] * 7][:7]
-    path = str(row.get("path") or f"/dev/{row.get('kname')}")
+_FACTS = {"fstype": "ID_FS_TYPE", "fsver": "ID_FS_VERSION", "label": "LABEL", "uuid": "ID_FS_UUID"}
+
+
+def _device(row: dict[str, Any], extra: list[str], paths: dict[str, str]) -> Device:
+    kname, start, number, dm_uuid, dm_name, broken, slaves = [*extra, *[""] * 7][:7]
     parent = str(row.get("pkname") or "")
     return Device(
-        kname=str(row.get("kname") or kname),
-        path=survey.canonical(path),
+        kname=kname,
+        path=paths[kname],
+        kernel_path=str(row.get("path")),
         type=str(row.get("type") or ""),
         size=_int(row.get("size")),
         table={"dos": "msdos"}.get(str(row.get("pttype")), str(row.get("pttype") or "")),
-        parent=survey.canonical(f"/dev/{parent}") if parent else "",
+        parent=paths.get(parent, ""),
         number=_int(number),
         start=_int(start) * 512,
         row=row,
         dm_uuid=dm_uuid,
         dm_name=dm_name,
         degraded=_int(broken) > 0,
-        slaves=tuple(survey.canonical(f"/dev/{name}") for name in slaves.split(",") if name),
-        facts=facts.get(path, {}),
+        slaves=tuple(paths[name] for name in slaves.split(",") if name in paths),
+        facts={fact: str(row[name]) for name, fact in _FACTS.items() if row.get(name)},
     )
 
 

@@ -26,12 +26,14 @@ DOCTOR = "imgtools doctor"
 
 _GUEST_ERRORS: dict[int, type[GuestOperationError]] = {
     errno.ENOENT: GuestFileNotFoundError,
+    errno.ENAMETOOLONG: GuestFileNotFoundError,
     errno.ENOTDIR: GuestNotADirectoryError,
     errno.EISDIR: GuestIsADirectoryError,
     errno.ELOOP: GuestSymlinkLoopError,
 }
 _MEANING: dict[int, str] = {
     errno.ENOENT: "no such file or directory in the guest",
+    errno.ENAMETOOLONG: "no such file or directory in the guest (the name is too long)",
     errno.ENOTDIR: "is not a directory in the guest",
     errno.EISDIR: "is a directory in the guest",
     errno.ELOOP: "too many symbolic links in the guest",
@@ -92,6 +94,12 @@ def guest_error(error: CallError, path: bytes) -> GuestOperationError:
     shown = path.decode("utf-8", errors="surrogateescape")
     kind = _GUEST_ERRORS.get(error.errno, GuestOperationError)
     return kind(f"{shown}: {_MEANING.get(error.errno) or first_line(error.message)}")
+
+
+def mount_reason(message: str) -> str:
+    """What mount(8) says, without the path inside the appliance and its advice."""
+    found = re.search(r"mount: \S+: (.+)", message)
+    return found[1].strip() if found else first_line(message)
 
 
 def first_line(text: str) -> str:

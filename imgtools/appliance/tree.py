@@ -182,6 +182,13 @@ class _Stream(io.RawIOBase):
         self._position = base + offset
         return self._position
 
+    def readall(self) -> bytes:
+        """The rest of the file, in large pieces (RawIOBase would ask for 8 KiB at a time)."""
+        pieces = []
+        while piece := self.read(_MAX_READ):
+            pieces.append(piece)
+        return b"".join(pieces)
+
     def readinto(self, buffer: Any) -> int:
         """Fill ``buffer`` with what one call gives."""
         import ctypes

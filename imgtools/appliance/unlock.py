@@ -35,7 +35,8 @@ def unlock(
             continue
         uuid = device.facts.get("ID_FS_UUID", "")
         name = f"luks-{uuid}" if device.dm_uuid.startswith("LVM-") and uuid else _map_name(path)
-        for key in keys:
+        # A wrong key costs seconds of key derivation: those meant for this device go first.
+        for key in sorted(keys, key=lambda one: one.id == "all"):
             if _fits(key, path, uuid) and _open(appliance, path, key.secret, name, notices):
                 mapped[path] = f"/dev/mapper/{name}"
                 opened = True
@@ -44,7 +45,7 @@ def unlock(
 
 
 def _path_of(device: Device, survey: Survey) -> str:
-    for row in survey.lvm("lvs", "lv"):
+    for row in survey.lvm("lv"):
         if row.get("lv_dm_path") == device.path:
             return f"/dev/{row['vg_name']}/{row['lv_name']}"
     return device.path
@@ -65,7 +66,7 @@ def _open(appliance: Appliance, path: str, secret: bytes, name: str, notices: li
             _open_by_shell(appliance, path, secret, name)
         else:
             appliance.call(
-                lambda lib: lib.status("luks_open_ro", device, secret, mapname),
+                lambda lib: lib.status("luks_open", device, secret, mapname),
                 what=f"opening {path}",
             )
     except CallError as error:
@@ -80,7 +81,7 @@ def _open_by_shell(appliance: Appliance, path: str, secret: bytes, name: str) ->
     # printf is the shell's own, so that the key is in no argument list; octal holds any byte.
     octal = "".join(f"\\{byte:03o}" for byte in secret)
     appliance.shell(
-        f"printf '{octal}' | cryptsetup -q open --readonly --type luks --key-file=- "
+        f"printf '{octal}' | cryptsetup -q open --type luks --key-file=- "
         f"'{path}' '{name}' && udevadm settle",
         what=f"opening {path}",
     )

@@ -1,0 +1,83 @@
+"""Mount one filesystem of the storage in the appliance, where the kernel needs help to do so."""
+
+from __future__ import annotations
+
+import shlex
+from functools import partial
+
+from imgtools.appliance.launch import Appliance
+from imgtools.appliance.library import CallError, Library
+from imgtools.appliance.translate import mount_reason
+from imgtools.errors import GuestOperationError
+from imgtools.model import Filesystem, Storage
+
+# Kinds of UFS that the kernel cannot tell apart by itself (Documentation/admin-guide/ufs.rst).
+_UFS_TYPES = ("ufs2", "44bsd", "old", "sun", "sunx86")
+
+# Two clones in one appliance carry one btrfs UUID: the kernel keeps one device for each UUID and
+# refuses the second while the first is mounted.  In our overlay it gets a UUID of its own.
+_BTRFS_CLONE = """
+devices=$(btrfs inspect-internal dump-super {device} | while read -r key value rest; do
+    [ "$key" = num_devices ] && echo "$value"; done)
+if [ "$devices" = 1 ]; then
+    btrfs device scan --forget >/dev/null 2>&1
+    [ {first} = yes ] || btrfstune -f -m {device} >/dev/null 2>&1
+fi
+exit 0
+"""
+
+
+def mount(appliance: Appliance, storage: Storage, device: str, mountpoint: bytes) -> None:
+    """Mount ``device`` read-only on a new ``mountpoint``.
+
+    The block device below is our overlay and writable, so a journal is replayed, there and
+    nowhere else.  Raises GuestOperationError with the kernel's reason.
+    """
+    found = next((one for one in storage.filesystems if one.device == device), None)
+    mountable = device.encode("utf-8", errors="surrogateescape")
+    appliance.call(lambda lib: lib.status("mkmountpoint", mountpoint))
+    if found is not None and found.type == "btrfs":
+        _prepare_btrfs(appliance, storage, found)
+    reasons = []
+    for options in _options(found.type if found else ""):
+        try:
+            call = partial(_mount_options, options=options, at=(mountable, mountpoint))
+            appliance.call(call, what=f"mounting {device}")
+        except CallError as error:
+            reasons.append(error.message)
+        else:
+            return
+    appliance.call(lambda lib: lib.status("rmmountpoint", mountpoint))
+    raise GuestOperationError(f"{device}: cannot be mounted: {mount_reason(reasons[0])}")
+
+
+def _mount_options(lib: Library, options: bytes, at: tuple[bytes, bytes]) -> int:
+    return lib.status("mount_options", options, *at)
+
+
+def _options(kind: str) -> list[bytes]:
+    """Mount options to try in turn."""
+    if kind == "ufs":
+        return [b"ro,ufstype=" + name.encode() for name in _UFS_TYPES]
+    if kind == "xfs":
+        # Of two clones with one UUID the kernel mounts only the first without nouuid.
+        return [b"ro", b"ro,nouuid"]
+    return [b"ro"]
+
+
+def _prepare_btrfs(appliance: Appliance, storage: Storage, wanted: Filesystem) -> None:
+    whole = [
+        one.device
+        for one in storage.filesystems
+        if one.type == "btrfs" and one.uuid == wanted.uuid and not _is_subvolume(one)
+    ]
+    device = wanted.parents[0] if _is_subvolume(wanted) else wanted.device
+    if len(whole) < 2 or device not in whole:
+        return
+    first = "yes" if device == whole[0] else "no"
+    script = _BTRFS_CLONE.replace("{device}", shlex.quote(device)).replace("{first}", first)
+    appliance.shell(script, what=f"mounting {wanted.device}")
+
+
+def _is_subvolume(filesystem: Filesystem) -> bool:
+    return filesystem.device.startswith("btrfsvol:")
