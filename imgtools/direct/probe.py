@@ -87,7 +87,8 @@ def uuid_text(raw: bytes) -> str:
 def _md(stream: BlockStream, name: str) -> Probe | None:
     from imgtools.direct.md import find_superblock
 
-    return Probe(type="linux_raid_member") if find_superblock(stream, name) else None
+    del name
+    return Probe(type="linux_raid_member") if find_superblock(stream) else None
 
 
 def _lvm2(stream: BlockStream, name: str) -> Probe | None:

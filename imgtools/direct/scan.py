@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from imgtools.direct import lvm, probe
+from imgtools.direct import luks, lvm, md, probe
 from imgtools.direct.disk import open_disk
 from imgtools.direct.partitions import Table, read_table
 from imgtools.direct.streams import BlockStream, Cached, Window
@@ -154,14 +154,76 @@ class _Scanner:
                 self.encrypted.append(node)
 
     def _assemble_md(self) -> bool:
+        """Start the arrays of the members found since the last round."""
         if not self.members:
             return False
-        raise DirectUnsupportedError(f"{self.members[0].name}: MD RAID")
+        arrays = md.assemble([md.read_member(node.stream, node.name) for node in self.members])
+        self.members = []
+        if len(arrays) + len(self.result.mds) > 1:
+            # In which order mdadm numbers several arrays depends on timing in the appliance.
+            raise DirectUnsupportedError("several MD arrays, whose names are not certain")
+        for array in arrays:
+            self._add_md(array)
+        return True
+
+    def _add_md(self, array: md.Array) -> None:
+        name = "/dev/md127"
+        stream = Cached(array.stream, name)
+        if read_table(stream, 512, name):
+            raise DirectUnsupportedError(f"{name}: partitions on an MD array")
+        self._add(
+            Node(
+                name=name,
+                kind="md",
+                stream=stream,
+                parents=array.devices,
+                disks=self._disks(array.devices),
+            )
+        )
+        self.result.mds.append(
+            MdDevice(
+                name=name,
+                size=stream.size,
+                level=array.level,
+                uuid=array.uuid,
+                parents=array.devices,
+                degraded=array.degraded,
+                set_name=array.name,
+            )
+        )
+
+    def _disks(self, devices: Sequence[str]) -> frozenset[int]:
+        return frozenset[int]().union(*(self.result.nodes[name].disks for name in devices))
 
     def _open_luks(self) -> bool:
-        if not self.encrypted:
+        """Open the encrypted volumes found since the last round, as far as keys were given."""
+        fresh, self.encrypted = self.encrypted, []
+        opened = [self._open_one_luks(node) for node in fresh]
+        return any(opened)
+
+    def _open_one_luks(self, node: Node) -> bool:
+        header = luks.read_header(node.stream, node.name)
+        secrets = luks.keys_for(node.name, header.uuid, self.keys)
+        stream = luks.open_luks(node.stream, header, secrets, node.name) if secrets else None
+        mapped = _mapped_name(node, header.uuid) if stream else None
+        self.result.luks.append(
+            LuksVolume(device=node.name, uuid=header.uuid, version=header.version, mapped=mapped)
+        )
+        if stream is None or mapped is None:
+            why = "none of the keys given opens it" if secrets else "no key was given for it"
+            message = f"{node.name}: encrypted, and {why}; its content is not shown"
+            self.result.warnings.append(Notice(code="luks.locked", message=message))
             return False
-        raise DirectUnsupportedError(f"{self.encrypted[0].name}: LUKS")
+        self._add(
+            Node(
+                name=mapped,
+                kind="dm",
+                stream=Cached(stream, mapped),
+                parents=(node.name,),
+                disks=node.disks,
+            )
+        )
+        return True
 
     def _assemble_lvm(self) -> bool:
         """Make the volume groups, once nothing but LVM is left to open."""
@@ -179,7 +241,6 @@ class _Scanner:
         return True
 
     def _add_lv(self, vg_name: str, lv: lvm.Lv) -> None:
-        disks = frozenset[int]().union(*(self.result.nodes[pv].disks for pv in lv.devices))
         self._add(
             Node(
                 name=f"/dev/{vg_name}/{lv.name}",
@@ -188,9 +249,17 @@ class _Scanner:
                 if len(lv.devices) > 1
                 else lv.stream,
                 parents=lv.devices,
-                disks=disks,
+                disks=self._disks(lv.devices),
             )
         )
+
+
+def _mapped_name(node: Node, uuid: str) -> str:
+    """The name under which guestfs-tools opens an encrypted volume (options/decrypt.c)."""
+    if node.kind == "lv":
+        return f"/dev/mapper/luks-{uuid}"
+    kept = "".join(char for char in node.name.removeprefix("/dev/") if char.isalnum())
+    return f"/dev/mapper/crypt{kept}"
 
 
 def _is_extended(result: Scan, node: Node) -> bool:
