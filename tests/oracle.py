@@ -7,6 +7,7 @@ the image's identity.
 
 from __future__ import annotations
 
+import datetime
 import functools
 import hashlib
 import json
@@ -37,15 +38,19 @@ def version(tool: str) -> str:
     ).stdout.strip()
 
 
-def virt(tool: str, *arguments: str | Path) -> bytes:
-    """The standard output of ``tool arguments``.  A failure of the tool fails the test."""
+def virt(tool: str, *arguments: str | Path, dated: bool = False) -> bytes:
+    """The standard output of ``tool arguments``.  A failure of the tool fails the test.
+
+    ``dated`` when the answer depends on today's date.
+    """
     words = [str(word) for word in arguments]
     identity = [
         [str(word), word.stat().st_size, word.stat().st_mtime_ns]
         for word in arguments
         if isinstance(word, Path)
     ]
-    key = json.dumps([tool, version(tool), words, identity])
+    today = [datetime.datetime.now(tz=datetime.UTC).date().isoformat()] if dated else []
+    key = json.dumps([tool, version(tool), words, identity, *today])
     kept = cache_folder() / f"{tool}-{hashlib.sha256(key.encode()).hexdigest()[:24]}"
     if kept.exists():
         return kept.read_bytes()
