@@ -7,7 +7,7 @@ the image's identity.
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import functools
 import hashlib
 import json
@@ -49,7 +49,7 @@ def virt(tool: str, *arguments: str | Path, dated: bool = False) -> bytes:
         for word in arguments
         if isinstance(word, Path)
     ]
-    today = [datetime.datetime.now(tz=datetime.UTC).date().isoformat()] if dated else []
+    today = [dt.datetime.now(tz=dt.UTC).date().isoformat()] if dated else []
     key = json.dumps([tool, version(tool), words, identity, *today])
     kept = cache_folder() / f"{tool}-{hashlib.sha256(key.encode()).hexdigest()[:24]}"
     if kept.exists():
