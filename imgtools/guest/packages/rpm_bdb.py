@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from imgtools.guest.packages.application import Collection
@@ -22,6 +22,8 @@ _PAGE_HEAD = 26
 _HASH_UNSORTED, _OVERFLOW, _HASH = 2, 7, 13
 _KEYDATA, _OFFPAGE = 1, 3
 MAX_PAGES = 1 << 21
+_CHUNK = 1 << 17  # a multiple of every page size
+_CHUNKS = 16
 MAX_TOTAL = 1 << 30
 
 
@@ -32,12 +34,18 @@ class _File:
     page_size: int
     last_page: int
     taken: int = 0
+    _chunks: dict[int, bytes] = field(default_factory=dict)
 
     def page(self, number: int) -> bytes | None:
         if not 0 < number <= self.last_page:
             return None
-        self.stream.seek(number * self.page_size)
-        data = self.stream.read(self.page_size)
+        chunk, offset = divmod(number * self.page_size, _CHUNK)
+        if chunk not in self._chunks:
+            if len(self._chunks) >= _CHUNKS:
+                del self._chunks[next(iter(self._chunks))]
+            self.stream.seek(chunk * _CHUNK)
+            self._chunks[chunk] = self.stream.read(_CHUNK)
+        data = self._chunks[chunk][offset : offset + self.page_size]
         return data if len(data) == self.page_size else None
 
     def word(self, page: bytes, offset: int) -> int:
@@ -109,8 +117,9 @@ def _chain(file: _File, number: int, length: int) -> bytes | None:
         if page is None or page[25] != _OVERFLOW:
             return None
         (used,) = struct.unpack_from(file.order + "H", page, 22)
-        part = page[_PAGE_HEAD : _PAGE_HEAD + min(used, left)]
-        if not part:
+        room = file.page_size - _PAGE_HEAD
+        part = page[_PAGE_HEAD : _PAGE_HEAD + min(used, left, room)]
+        if len(part) < min(left, room):  # only a chain's last page may have room left
             return None
         parts.append(part)
         left -= len(part)

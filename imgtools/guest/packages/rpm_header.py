@@ -11,8 +11,8 @@ import struct
 
 from imgtools.guest.packages.application import MAX_EPOCH, MAX_FIELD, Application, text
 
-MAX_INDEX = 0xFFFF  # rpm's own limits, lib/header.c
-MAX_DATA = 64 << 20
+MAX_INDEX = 0xFFFF  # rpm's own limit, lib/header.c
+MAX_DATA = 16 << 20  # the largest real ones have 5 MiB; rpm's own limit is 256
 
 _NAME, _VERSION, _RELEASE, _EPOCH, _SUMMARY, _DESCRIPTION = range(1000, 1006)
 _VENDOR, _PACKAGER, _URL, _ARCH, _SOURCERPM = 1011, 1015, 1020, 1022, 1044

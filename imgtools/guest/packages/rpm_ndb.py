@@ -35,6 +35,8 @@ def ndb_blobs(stream: BinaryIO, found: Collection) -> Iterator[bytes]:
         return
     stream.seek(0)
     slots = stream.read(pages * _PAGE)
+    if len(slots) < pages * _PAGE:
+        found.complain("Packages.db: truncated; some packages may be left out")
     packages = []
     for offset in range(_FIRST_SLOT * _SLOT.size, len(slots) - _SLOT.size + 1, _SLOT.size):
         magic, number, start, count = _SLOT.unpack_from(slots, offset)
