@@ -48,6 +48,8 @@ class Appliance:
         self.notices: list[Notice] = []
         self.log: deque[bytes] = deque(maxlen=_MAX_LOG)
         self.folder = Path()
+        self.backend = ""
+        self.accelerator = ""
         self._config = config
         self._qemu = 0
         self._closed = False
@@ -110,12 +112,14 @@ class Appliance:
         # The user's own variables win; libguestfs has read them into the handle already.
         if not os.environ.get("LIBGUESTFS_BACKEND"):
             g.set_backend("direct")
+        self.backend = g.get_backend()
         preflight.check_host(g.get_hv(), g.get_path())
-        if not os.environ.get("LIBGUESTFS_BACKEND_SETTINGS") and g.get_backend() == "direct":
+        if not os.environ.get("LIBGUESTFS_BACKEND_SETTINGS") and self.backend == "direct":
             answer, notices = kvm_works(g.get_hv(), config)
             self.notices += notices
             if not answer.works:
                 g.set_backend_settings(["force_tcg"])
+        self.accelerator = "TCG" if "force_tcg" in g.get_backend_settings() else "KVM"
         if config.memsize:
             g.set_memsize(config.memsize)
         # What is written goes to throw-away overlays: nothing to flush at the end.

@@ -15,14 +15,18 @@ from imgtools.model import Filesystem, Storage
 _UFS_TYPES = ("ufs2", "44bsd", "old", "sun", "sunx86")
 
 # Two clones in one appliance carry one btrfs UUID: the kernel keeps one device for each UUID and
-# refuses the second while the first is mounted.  In our overlay it gets a UUID of its own.
-_BTRFS_CLONE = """
-devices=$(btrfs inspect-internal dump-super {device} | while read -r key value rest; do
-    [ "$key" = num_devices ] && echo "$value"; done)
-if [ "$devices" = 1 ]; then
-    btrfs device scan --forget >/dev/null 2>&1
-    [ {first} = yes ] || btrfstune -f -m {device} >/dev/null 2>&1
-fi
+# refuses the second while the first is mounted.  Before any of them is mounted, all but the first
+# get a UUID of their own, in our overlay.  The parts of one filesystem are left alone.
+_BTRFS_CLONES = """
+[ -e {done} ] && exit 0
+: > {done}
+set -- {devices}
+devices=$(btrfs inspect-internal dump-super "$1" | grep ^num_devices)
+case $devices in *[!0-9]1) ;; *) btrfs device scan >/dev/null 2>&1; exit 0;; esac
+btrfs device scan --forget >/dev/null 2>&1
+shift
+for device; do btrfstune -f -m "$device" >/dev/null 2>&1; done
+btrfs device scan --forget >/dev/null 2>&1
 exit 0
 """
 
@@ -71,11 +75,11 @@ def _prepare_btrfs(appliance: Appliance, storage: Storage, wanted: Filesystem) -
         for one in storage.filesystems
         if one.type == "btrfs" and one.uuid == wanted.uuid and not _is_subvolume(one)
     ]
-    device = wanted.parents[0] if _is_subvolume(wanted) else wanted.device
-    if len(whole) < 2 or device not in whole:
+    if len(whole) < 2:
         return
-    first = "yes" if device == whole[0] else "no"
-    script = _BTRFS_CLONE.replace("{device}", shlex.quote(device)).replace("{first}", first)
+    marker = "/tmp/imgtools.btrfs." + "".join(c for c in wanted.uuid if c.isalnum())  # noqa: S108
+    devices = " ".join(shlex.quote(device) for device in whole)
+    script = _BTRFS_CLONES.replace("{done}", marker).replace("{devices}", devices)
     appliance.shell(script, what=f"mounting {wanted.device}")
 
 
