@@ -1,0 +1,166 @@
+"""cat: bytes exact, bounded, and never out of the guest."""
+
+from __future__ import annotations
+
+import hashlib
+import resource
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.cli import PROGRAM, imgtools
+from tests.direct.crafted import ODD_NAMES, SPARSE_SIZE, TAIL
+
+pytestmark = pytest.mark.direct
+
+
+def test_bytes_are_exact_and_in_order(crafted: Path) -> None:
+    result = imgtools("cat", "-a", crafted, "/etc/hostname", "/binary", "/etc/empty", "/etc/link")
+    assert (result.code, result.stderr) == (0, "")
+    assert result.stdout == b"crafted\n" + bytes(range(256)) * 5000 + b"crafted\n"
+
+
+def test_the_positional_form(crafted: Path) -> None:
+    assert imgtools("cat", crafted, "/etc/hostname").stdout == b"crafted\n"
+
+
+def test_mounting_instead_of_inspecting(crafted: Path) -> None:
+    result = imgtools(
+        "cat", "-a", crafted, "-m", "/dev/sda:/mnt", "-m", "/dev/sda", "/etc/hostname"
+    )
+    assert result.code == 0
+    assert result.stdout == b"crafted\n"
+    under = imgtools("cat", "-a", crafted, "-m", "/dev/sda:/", "/etc/hostname")
+    assert under.stdout == b"crafted\n"
+    wrong = imgtools("cat", "--engine", "direct", "-a", crafted, "-m", "/dev/sdb1", "/x")
+    assert (wrong.code, wrong.stdout) == (6, b"")
+    assert "there are: /dev/sda (ext4)" in wrong.stderr
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_odd_names(name: bytes, crafted: Path) -> None:
+    done = subprocess.run(
+        [PROGRAM, b"cat", b"-a", bytes(crafted), b"/odd/" + name], capture_output=True, check=True
+    )
+    assert done.stdout == name
+
+
+@pytest.mark.parametrize(
+    ("path", "complaint"),
+    [
+        ("/etc/missing", "/etc/missing: no such file"),
+        ("/etc/escape", "no such file"),
+        ("/etc/host-passwd", "no such file"),
+        ("/etc/loop", "too many symbolic links"),
+        ("/etc", "is a directory"),
+        ("/etc/fifo", "is not a regular file"),
+        ("/etc/hostname/x", "not a directory"),
+        ("etc/hostname", "not an absolute path"),
+    ],
+)
+def test_what_is_no_file_is_exit_6_and_one_line(path: str, complaint: str, crafted: Path) -> None:
+    result = imgtools("cat", "--engine", "direct", "-a", crafted, path)
+    assert (result.code, result.stdout) == (6, b"")
+    assert complaint in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_one_missing_file_stops_no_other(crafted: Path) -> None:
+    result = imgtools("cat", "-a", crafted, "/etc/no1", "/etc/hostname", "/etc/no2")
+    assert result.code == 6
+    assert result.stdout == b"crafted\n"
+    assert [line.split(":")[1].strip() for line in result.stderr.splitlines()] == [
+        "/etc/no1",
+        "/etc/no2",
+    ]
+
+
+def test_a_sparse_file_beyond_4_gib_streams(crafted: Path) -> None:
+    with subprocess.Popen(
+        [PROGRAM, "cat", "--engine", "direct", "-a", crafted, "/sparse"], stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None
+        size, tail = 0, b""
+        while chunk := child.stdout.read(1 << 20):
+            size += len(chunk)
+            tail = (tail + chunk)[-len(TAIL) :]
+    assert (child.returncode, size, tail) == (0, SPARSE_SIZE, TAIL)
+    # Kilobytes on Linux; of all children, so the others' peaks are bounded here as well.
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 200 << 10
+
+
+def test_a_reader_that_leaves_early(crafted: Path) -> None:
+    script = f"'{PROGRAM}' cat -a '{crafted}' /sparse | head -c 5 | wc -c; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["5", "141"]
+    assert done.stderr == ""
+
+
+def test_a_full_disk_is_one_line(crafted: Path) -> None:
+    with open("/dev/full", "wb") as full:  # noqa: PTH123 (the real thing)
+        done = subprocess.run(
+            [PROGRAM, "cat", "-a", crafted, "/etc/hostname"],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == "imgtools: cannot write the output: No space left on device\n"
+
+
+def test_no_operating_system_points_at_m(tmp_path: Path) -> None:
+    from tests.direct.crafted import make_ext4
+
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/notes").write_text("hello", encoding="utf-8")
+    disk = make_ext4(tmp_path / "data", tmp_path / "data.img", 8 << 20)
+    result = imgtools("cat", "-a", disk, "/notes")
+    assert (result.code, result.stdout) == (3, b"")
+    assert "-m DEVICE" in result.stderr
+    assert imgtools("cat", "-a", disk, "-m", "/dev/sda", "/notes").stdout == b"hello"
+
+
+def test_damage_half_way_goes_on_where_it_stopped(
+    crafted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second engine is the first one without its fault: no real one fails on demand."""
+    import io
+
+    from imgtools.direct.engine import DirectEngine
+    from imgtools.errors import DamagedError
+    from imgtools.guest import opening
+    from imgtools.guest.tree import GuestTree
+    from imgtools.model import DiskRequest
+    from imgtools.workflow import resumable
+    from imgtools.workflow.cat import cat
+    from imgtools.workflow.selection import DiskArguments
+
+    original = GuestTree.open
+    runs = []
+
+    class Failing(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() >= 700_000:
+                raise DamagedError("a block is bad")
+            return super().read(min(size or 0, 100_000))
+
+    def faulty(self: GuestTree, path: bytes) -> object:
+        stream = original(self, path)
+        return Failing(stream.read()) if len(runs) == 1 and path == b"/binary" else stream
+
+    def opened(*args: object) -> DirectEngine:
+        runs.append(args)
+        return DirectEngine(*args[:2])  # type: ignore[arg-type]
+
+    monkeypatch.setattr(GuestTree, "open", faulty)
+    monkeypatch.setattr(opening, "_open_direct", opened)
+    monkeypatch.setattr(opening, "_open_appliance", opened)
+    for hold_back in (0, 1 << 30):
+        runs.clear()
+        monkeypatch.setattr(resumable.ResumableWriter.__init__, "__kwdefaults__", {
+            "hold_back": hold_back})  # fmt: skip
+        sink = io.BytesIO()
+        arguments = DiskArguments(disks=(DiskRequest(path=crafted, format="raw"),))
+        outcome = cat(arguments, [b"/etc/hostname", b"/binary", b"/etc/hostname"], sink)
+        assert (outcome.result, outcome.reason, len(runs)) == ([], "a block is bad", 2)
+        expected = b"crafted\n" + bytes(range(256)) * 5000 + b"crafted\n"
+        assert hashlib.sha256(sink.getvalue()).digest() == hashlib.sha256(expected).digest()
