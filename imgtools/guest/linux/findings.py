@@ -92,6 +92,15 @@ class Findings:
         return lines
 
 
+def link_target(tree: GuestTree, path: bytes) -> bytes:
+    """Where the symbolic link ``path`` leads, as stored; empty if it is none."""
+    try:
+        # Asked first: an engine may take readlink of something else for damage.
+        return tree.readlink(path) if tree.lstat(path).kind == "l" else b""
+    except GuestOperationError:
+        return b""
+
+
 def decode(raw: bytes) -> str:
     """Guest bytes as text of bounded length, what is not UTF-8 as surrogates."""
     return raw[:MAX_VALUE].decode("utf-8", errors="surrogateescape")

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import re
 
-from imgtools.errors import GuestOperationError
-from imgtools.guest.linux.findings import Findings, decode, key_values, shell_unquote
+from imgtools.guest.linux.findings import (
+    Findings,
+    decode,
+    key_values,
+    link_target,
+    shell_unquote,
+)
 from imgtools.guest.tree import GuestTree
 
 _MACHINE_ID = re.compile(rb"[0-9a-f]{32}\Z")
@@ -33,10 +38,7 @@ def find_machine_id(tree: GuestTree, findings: Findings) -> str:
 
 def find_timezone(tree: GuestTree, findings: Findings) -> str:
     """The zone's name: where localtime(5) leads, else the distribution's own file."""
-    try:
-        target = tree.readlink(b"/etc/localtime")
-    except GuestOperationError:
-        target = b""  # a copy, or none
+    target = link_target(tree, b"/etc/localtime")
     if _ZONEINFO in target:
         return decode(target.rpartition(_ZONEINFO)[2])
     for line in findings.lines(tree, "timezone", b"/etc/timezone") or []:

@@ -7,6 +7,7 @@ same systems; a Linux root is also one that has os-release but neither fstab nor
 from __future__ import annotations
 
 from imgtools.errors import GuestOperationError
+from imgtools.guest.linux.findings import link_target
 from imgtools.guest.tree import GuestTree
 from imgtools.model import FileKind
 
@@ -62,10 +63,7 @@ def _has_release(tree: GuestTree) -> bool:
 
 
 def _links_to_usr_bin(tree: GuestTree) -> bool:
-    try:
-        return tree.readlink(b"/bin").lstrip(b"/") == b"usr/bin"
-    except GuestOperationError:
-        return False
+    return link_target(tree, b"/bin").lstrip(b"/") == b"usr/bin"
 
 
 def _kind_without_etc(tree: GuestTree) -> str:
