@@ -34,8 +34,13 @@ def print_report(report: ImageReport, *, first: bool) -> None:
     _print_snapshots(top.header)
     _print_bitmaps(top.header)
     _print_extents(top.header)
-    if len(report.layers) > 1 or report.error is not None:
+    if len(report.layers) > 1 or _broken_below(report):
         _print_chain(report)
+
+
+def _broken_below(report: ImageReport) -> bool:
+    """True when the chain goes on below the last layer shown, but could not be followed."""
+    return report.error is not None and report.layers[-1].header.fatal is None
 
 
 def _fact(label: str, text: str | bytes) -> None:
@@ -137,6 +142,6 @@ def _print_chain(report: ImageReport) -> None:
         rows.append(
             (f"    {number}", header.format, human_size(header.virtual_size), use, str(header.path))
         )
-    if report.error is not None:
+    if _broken_below(report):
         rows.append((f"    {len(report.layers)}", "?", "?", "?", "broken off here, see the error"))
     print_columns(rows, right=(2,), gap="  ")

@@ -23,10 +23,10 @@ from imgtools.errors import (
     ImgtoolsError,
     UntrustedReferenceError,
 )
-from imgtools.image import vet_vmdk
 from imgtools.image.header import Extent, ImageHeader, Problem
 from imgtools.image.plausible import host_uses_device, looks_like_disk, looks_like_flat_extent
 from imgtools.image.reference import resolve_reference
+from imgtools.image.signature import VMDK_SESPARSE
 from imgtools.image.source import Source, open_source
 from imgtools.image.vet import vet, vet_source
 from imgtools.model import KNOWN_FORMATS, Disk, DiskRequest, ImageLayer
@@ -242,7 +242,7 @@ def _extent_fits(source: Source, extent: Extent) -> bool:
     if extent.kind in ("FLAT", "VMFS"):
         return looks_like_flat_extent(source, extent.offset, extent.offset + extent.size)
     if extent.kind == "SESPARSE":
-        return source.peek(0, 8) == vet_vmdk.MAGIC_SESPARSE
+        return source.peek(0, 8) == VMDK_SESPARSE
     header = vet_source(source, "vmdk")
     # A sparse extent that is itself a descriptor would name further files.
     return not header.extents and header.fatal is None

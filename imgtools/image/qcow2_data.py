@@ -98,7 +98,7 @@ def _lost_data(source: Source, head: Layout, tables: list[int]) -> int:
 
 
 def _last_byte(entry: int, head: Layout) -> int:
-    """A byte that the cluster needs at least: its first, or one of its last sector if compressed."""
+    """A byte that the cluster needs: its first, or one of its last sector if compressed."""
     if not entry & _COMPRESSED:
         return entry & _OFFSET_MASK
     width = 62 - (head.cluster_bits - 8)

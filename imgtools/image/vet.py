@@ -7,13 +7,14 @@ any header into its own disk.  Only where nothing is stated does the header deci
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 from imgtools.errors import UsageError
-from imgtools.image import vet_qcow2, vet_small, vet_vdi, vet_vhd, vet_vhdx, vet_vmdk
 from imgtools.image.header import ImageHeader, Problem
+from imgtools.image.signature import detect
 from imgtools.image.source import Source, open_source
 
 # Beyond this neither qemu (BDRV_MAX_LENGTH, INT64_MAX rounded down to 1 GiB) nor a Linux guest's
@@ -32,35 +33,18 @@ def vet(path: Path, image_format: str | None = None) -> ImageHeader:
     Raises ImageNotFoundError, ImageUnreadableError, ImageTruncatedError or ImageError when
     there is no header to speak of; anything less is a problem of the result.
     """
-    if image_format is None and path.suffix.lower() == ".raw":
-        image_format = "raw"
     with open_source(path) as source:
         return vet_source(source, image_format)
 
 
 def vet_source(source: Source, image_format: str | None = None) -> ImageHeader:
     """Vet an image that is open already; see `vet`."""
+    if image_format is None and source.path.suffix.lower() == ".raw":
+        image_format = "raw"
     stated = image_format is not None
     kind = image_format or detect(source)
-    vetter = _VETTERS.get(kind)
-    if vetter is None:
-        raise UsageError(f"{kind}: unknown image format", hint=f"known: {', '.join(_VETTERS)}")
+    vetter = vet_raw if kind == "raw" else _vetter(kind)
     return _bounded(vetter(source, stated=stated))
-
-
-def detect(source: Source) -> str:
-    """Tell the format by signature; ``raw`` when there is none."""
-    head = source.peek(0, 16)
-    for name, magic in _SIGNATURES:
-        if head.startswith(magic):
-            return name
-    if vet_vdi.is_vdi(source):
-        return "vdi"
-    if vet_vmdk.is_descriptor(source):
-        return "vmdk"
-    # Last, since a guest writes the end of its raw disk as easily as the beginning: only a
-    # footer that is right in every part makes a fixed VHD, and that shows the same bytes.
-    return "vpc" if vet_vhd.has_fixed_footer(source) else "raw"
 
 
 def _bounded(header: ImageHeader) -> ImageHeader:
@@ -97,28 +81,24 @@ def vet_raw(source: Source, *, stated: bool) -> ImageHeader:
     )
 
 
-_VETTERS: dict[str, _Vetter] = {
-    "raw": vet_raw,
-    "qcow2": vet_qcow2.vet,
-    "qcow": vet_small.vet_qcow,
-    "vmdk": vet_vmdk.vet,
-    "vdi": vet_vdi.vet,
-    "vpc": vet_vhd.vet,
-    "vhdx": vet_vhdx.vet,
-    "qed": vet_small.vet_qed,
-    "luks": vet_small.vet_luks,
-    "parallels": vet_small.vet_parallels,
-}
+def _vetter(kind: str) -> _Vetter:
+    """The function that vets ``kind``; only its module is loaded."""
+    found = _VETTERS.get(kind)
+    if found is None:
+        known = ", ".join(["raw", *_VETTERS])
+        raise UsageError(f"{kind}: unknown image format", hint=f"known: {known}")
+    module = importlib.import_module(f"imgtools.image.{found[0]}")
+    return cast("_Vetter", getattr(module, found[1]))
 
-# By the first bytes; the formats whose signature stands elsewhere follow in `detect`.
-_SIGNATURES: tuple[tuple[str, bytes], ...] = (
-    ("qcow", vet_small.QCOW_MAGIC),
-    ("qcow2", vet_qcow2.MAGIC),
-    ("vmdk", vet_vmdk.MAGIC),
-    ("vmdk", vet_vmdk.MAGIC_COWD),
-    ("vhdx", vet_vhdx.SIGNATURE),
-    ("vpc", vet_vhd.COOKIE),
-    ("qed", vet_small.QED_MAGIC),
-    ("luks", vet_small.LUKS_MAGIC),
-    *(("parallels", magic) for magic in vet_small.PARALLELS_MAGICS),
-)
+
+_VETTERS = {
+    "qcow2": ("vet_qcow2", "vet"),
+    "qcow": ("vet_small", "vet_qcow"),
+    "vmdk": ("vet_vmdk", "vet"),
+    "vdi": ("vet_vdi", "vet"),
+    "vpc": ("vet_vhd", "vet"),
+    "vhdx": ("vet_vhdx", "vet"),
+    "qed": ("vet_small", "vet_qed"),
+    "luks": ("vet_small", "vet_luks"),
+    "parallels": ("vet_small", "vet_parallels"),
+}

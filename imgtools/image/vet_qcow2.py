@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from imgtools.errors import ImageError
 from imgtools.image.header import Bitmap, ImageHeader, Problem, Snapshot
 from imgtools.image.qcow2_data import lost_clusters
+from imgtools.image.signature import QCOW2
 from imgtools.image.source import Source
-
-MAGIC = b"QFI\xfb"
 
 MIN_CLUSTER_BITS, MAX_CLUSTER_BITS = 9, 21
 MAX_L1_BYTES = 32 << 20
@@ -128,7 +127,7 @@ def vet(source: Source, *, stated: bool) -> ImageHeader:
 
 def _read_head(source: Source) -> _Head:
     raw = source.read(0, 72, "the end of the qcow2 header")
-    if raw[:4] != MAGIC:
+    if raw[:4] != QCOW2:
         raise ImageError(f"{source.path}: not a qcow2 image (no QFI signature)")
     fields = struct.unpack(">IQIIQIIQQIIQ", raw[4:72])
     head = _Head(*fields)

@@ -10,12 +10,9 @@ import struct
 
 from imgtools.errors import ImageError
 from imgtools.image.header import ImageHeader, Problem
+from imgtools.image.signature import LUKS, PARALLELS, QCOW, QED
 from imgtools.image.source import Source
 
-QED_MAGIC = b"QED\0"
-QCOW_MAGIC = b"QFI\xfb\0\0\0\1"
-PARALLELS_MAGICS = (b"WithoutFreeSpace", b"WithouFreSpacExt")
-LUKS_MAGIC = b"LUKS\xba\xbe"
 MAX_NAME = 1023
 
 _QED_FEATURES = {0: "backing file", 1: "needs check", 2: "raw backing file"}
@@ -25,7 +22,7 @@ _PARALLELS_OPEN = 0x746F6E59
 def vet_qed(source: Source, *, stated: bool) -> ImageHeader:
     """Read the header of a QED image."""
     raw = source.read(0, 64, "the end of the QED header")
-    if raw[:4] != QED_MAGIC:
+    if raw[:4] != QED:
         raise ImageError(f"{source.path}: not a QED image (no signature)")
     cluster, table, header_clusters = struct.unpack("<III", raw[4:16])
     features, _compat, _auto, l1_offset, size = struct.unpack("<5Q", raw[16:56])
@@ -73,7 +70,7 @@ def vet_qed(source: Source, *, stated: bool) -> ImageHeader:
 def vet_qcow(source: Source, *, stated: bool) -> ImageHeader:
     """Read the header of a qcow image of version 1."""
     raw = source.read(0, 48, "the end of the qcow header")
-    if raw[:8] != QCOW_MAGIC:
+    if raw[:8] != QCOW:
         raise ImageError(f"{source.path}: not a qcow image of version 1 (no signature)")
     name_offset, name_length, _mtime, size = struct.unpack(">QIIQ", raw[8:32])
     cluster_bits, l2_bits = raw[32], raw[33]
@@ -113,11 +110,11 @@ def vet_qcow(source: Source, *, stated: bool) -> ImageHeader:
 def vet_parallels(source: Source, *, stated: bool) -> ImageHeader:
     """Read the header of a Parallels image."""
     raw = source.read(0, 64, "the end of the Parallels header")
-    if raw[:16] not in PARALLELS_MAGICS:
+    if raw[:16] not in PARALLELS:
         raise ImageError(f"{source.path}: not a Parallels image (no signature)")
     version, _heads, _cylinders, tracks, entries = struct.unpack("<5I", raw[16:36])
     sectors, in_use, _data, _flags, _ext = struct.unpack("<QIIIQ", raw[36:64])
-    if raw[:16] == PARALLELS_MAGICS[0]:
+    if raw[:16] == PARALLELS[0]:
         sectors &= 0xFFFF_FFFF
     problems: list[Problem] = []
     if version != 2 or not tracks:
@@ -155,7 +152,7 @@ def vet_luks(source: Source, *, stated: bool) -> ImageHeader:
     that is not read here, and the whole file's size is given.
     """
     raw = source.read(0, 592, "the end of the LUKS header")
-    if raw[:6] != LUKS_MAGIC:
+    if raw[:6] != LUKS:
         raise ImageError(f"{source.path}: not a LUKS container (no signature)")
     (version,) = struct.unpack(">H", raw[6:8])
     problems: list[Problem] = []

@@ -6,24 +6,18 @@ import struct
 
 from imgtools.errors import ImageError
 from imgtools.image.header import ImageHeader, Problem
+from imgtools.image.signature import VDI
 from imgtools.image.source import Source
 
-SIGNATURE = 0xBEDA107F
 MAX_BLOCKS = 0x3FFF_FFFF
 _TYPES = {1: "dynamic", 2: "static", 3: "undo", 4: "differencing"}
-
-
-def is_vdi(source: Source) -> bool:
-    """True when the signature stands where VDI has it."""
-    raw = source.peek(64, 4)
-    return len(raw) == 4 and struct.unpack("<I", raw)[0] == SIGNATURE
 
 
 def vet(source: Source, *, stated: bool) -> ImageHeader:
     """Read the header of a VDI.  Raises ImageError when it is none."""
     raw = source.read(0, 512, "the end of the VDI header")
     signature, version, _size, kind = struct.unpack("<IIII", raw[64:80])
-    if signature != SIGNATURE:
+    if signature != VDI:
         raise ImageError(f"{source.path}: not a VDI image (no signature)")
     map_offset, data_offset, _c, _h, _s, sector, _unused = struct.unpack("<7I", raw[340:368])
     size, block, _extra, blocks, allocated = struct.unpack("<QIIII", raw[368:392])

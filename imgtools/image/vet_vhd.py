@@ -10,12 +10,11 @@ import struct
 
 from imgtools.errors import ImageError
 from imgtools.image.header import ImageHeader, Problem
+from imgtools.image.signature import VHD, VHD_FIXED, VHD_FOOTER, vhd_checksum_fits
 from imgtools.image.source import Source
 
-COOKIE = b"conectix"
-_FOOTER = 512
-_FIXED, _DYNAMIC, _DIFFERENCING = 2, 3, 4
-_TYPES = {_FIXED: "fixed", _DYNAMIC: "dynamic", _DIFFERENCING: "differencing"}
+_DYNAMIC, _DIFFERENCING = 3, 4
+_TYPES = {VHD_FIXED: "fixed", _DYNAMIC: "dynamic", _DIFFERENCING: "differencing"}
 # The largest size in the specification's CHS terms; larger disks count by the size field.
 _MAX_GEOMETRY = 65535 * 16 * 255
 MAX_SECTORS = 0xFF00_0000
@@ -23,32 +22,23 @@ MAX_SECTORS = 0xFF00_0000
 _BY_SIZE = (b"win ", b"qem2", b"d2v ", b"tap\0", b"CTXS", b"wa\0\0")
 
 
-def has_fixed_footer(source: Source) -> bool:
-    """True for a fixed VHD: a footer at the end only, with a right checksum and size."""
-    raw = source.peek(source.size - _FOOTER, _FOOTER)
-    if raw[:8] != COOKIE or not _checksum_fits(raw, 64):
-        return False
-    kind, size = struct.unpack(">I", raw[60:64])[0], struct.unpack(">Q", raw[48:56])[0]
-    return bool(kind == _FIXED and size <= source.size - _FOOTER)
-
-
 def vet(source: Source, *, stated: bool) -> ImageHeader:
     """Read the footer (and header) of a VHD.  Raises ImageError when it has none."""
-    footer = source.peek(0, _FOOTER)
-    at_start = footer[:8] == COOKIE
+    footer = source.peek(0, VHD_FOOTER)
+    at_start = footer[:8] == VHD
     if not at_start:
-        footer = source.peek(source.size - _FOOTER, _FOOTER)
-    if footer[:8] != COOKIE or len(footer) < _FOOTER:
+        footer = source.peek(source.size - VHD_FOOTER, VHD_FOOTER)
+    if footer[:8] != VHD or len(footer) < VHD_FOOTER:
         raise ImageError(f"{source.path}: not a VHD image (no footer)")
     (kind,) = struct.unpack(">I", footer[60:64])
     problems: list[Problem] = []
-    if not _checksum_fits(footer, 64):
+    if not vhd_checksum_fits(footer, 64):
         problems.append(
             Problem(code="vhd.checksum", message="the checksum of its footer is wrong", fatal=False)
         )
     size = _virtual_size(footer)
     block, parent = None, None
-    if kind == _FIXED:
+    if kind == VHD_FIXED:
         _check_fixed(source, size, problems)
     elif kind in _TYPES:
         block, parent = _check_dynamic(source, footer, size, problems)
@@ -74,13 +64,6 @@ def vet(source: Source, *, stated: bool) -> ImageHeader:
     )
 
 
-def _checksum_fits(raw: bytes, position: int) -> bool:
-    """One's complement of the sum of all bytes without the checksum's own four."""
-    (stored,) = struct.unpack(">I", raw[position : position + 4])
-    total = sum(raw) - sum(raw[position : position + 4])
-    return bool(stored == ~total & 0xFFFF_FFFF)
-
-
 def _virtual_size(footer: bytes) -> int:
     (size,) = struct.unpack(">Q", footer[48:56])
     cylinders, heads, sectors = struct.unpack(">HBB", footer[56:60])
@@ -91,7 +74,7 @@ def _virtual_size(footer: bytes) -> int:
 
 
 def _check_fixed(source: Source, size: int, problems: list[Problem]) -> None:
-    if size > source.size - _FOOTER:
+    if size > source.size - VHD_FOOTER:
         message = f"truncated: a fixed disk of {size} bytes in a file of {source.size}"
         problems.append(Problem(code="vhd.truncated", message=message))
 

@@ -9,9 +9,9 @@ from uuid import UUID
 
 from imgtools.errors import ImageError
 from imgtools.image.header import ImageHeader, Problem
+from imgtools.image.signature import VHDX
 from imgtools.image.source import Source
 
-SIGNATURE = b"vhdxfile"
 _KIB64 = 64 << 10
 MAX_ENTRIES = 2047
 MAX_SIZE = 64 << 40
@@ -38,7 +38,7 @@ class _Facts:
 
 def vet(source: Source, *, stated: bool) -> ImageHeader:
     """Read the header, region table and metadata of a VHDX.  Raises ImageError when it is none."""
-    if source.peek(0, 8) != SIGNATURE:
+    if source.peek(0, 8) != VHDX:
         raise ImageError(f"{source.path}: not a VHDX image (no signature)")
     problems: list[Problem] = []
     dirty = _log_has_entries(source, problems)

@@ -16,11 +16,8 @@ from dataclasses import dataclass, field
 
 from imgtools.errors import ImageError
 from imgtools.image.header import Extent, ImageHeader, Problem
+from imgtools.image.signature import VMDK_COWD, VMDK_SPARSE, is_vmdk_descriptor
 from imgtools.image.source import Source
-
-MAGIC = b"KDMV"
-MAGIC_COWD = b"COWD"
-MAGIC_SESPARSE = b"\xbe\xba\xfe\xca\0\0\0\0"
 
 MAX_DESCRIPTOR = (1 << 20) - 1
 MAX_LINES = 20_000
@@ -36,7 +33,6 @@ _EXTENT = re.compile(
     rb'(RW|RDONLY|NOACCESS)[ \t]+(\d{1,19})[ \t]+([A-Z]{3,10})(?:[ \t]+"([^"\r\n]{1,511})"'
     rb"(?:[ \t]+(\d{1,19}))?)?(?:[ \t].*)?"
 )
-_VERSION = re.compile(rb"(?:#[^\n]*\n| *\r?\n)*version=[123]\r?\n")
 _FLAT = frozenset({"FLAT", "VMFS"})
 _SPARSE = frozenset({"SPARSE", "VMFSSPARSE", "SESPARSE"})
 
@@ -56,20 +52,14 @@ class Descriptor:
         self.problems.append(Problem(code=f"vmdk.{code}", message=message))
 
 
-def is_descriptor(source: Source) -> bool:
-    """True for a plain descriptor: VMware's first line, or qemu's rule (blank and # lines)."""
-    head = source.peek(0, 2048)
-    return head[:21].lower() == b"# disk descriptorfile" or _VERSION.match(head) is not None
-
-
 def vet(source: Source, *, stated: bool) -> ImageHeader:
     """Read the header or descriptor of a VMDK.  Raises ImageError when it is none."""
     magic = source.peek(0, 4)
-    if magic == MAGIC:
+    if magic == VMDK_SPARSE:
         return _vet_sparse(source, stated=stated)
-    if magic == MAGIC_COWD:
+    if magic == VMDK_COWD:
         return _vet_cowd(source, stated=stated)
-    if not is_descriptor(source):
+    if not is_vmdk_descriptor(source):
         raise ImageError(f"{source.path}: not a VMDK image (no signature, no descriptor)")
     return _vet_descriptor(source, 0, source.size, stated=stated)
 
@@ -177,7 +167,7 @@ class _Sparse:
 
 def _read_sparse(source: Source, offset: int) -> _Sparse:
     raw = source.read(offset, 512, "the end of the VMDK header")
-    if raw[:4] != MAGIC:
+    if raw[:4] != VMDK_SPARSE:
         raise ImageError(f"{source.path}: damaged VMDK: no header at byte {offset}")
     # Of the 512 bytes, the one at 72 says "unclean shutdown"; four check characters follow it.
     return _Sparse(*struct.unpack("<IIQQQQIQQQ?4xH", raw[4:79]))

@@ -137,6 +137,11 @@ def test_a_backing_format_of_raw_is_believed(
     assert formats(resolve(top)) == [("top", "qcow2"), ("base.img", "raw")]
 
 
+def test_a_base_called_raw_is_raw(qcow2: Build) -> None:
+    qcow2("base.raw", backing=b"/etc/shadow")
+    assert formats(resolve(qcow2("top", backing=b"base.raw")))[1:] == [("base.raw", "raw")]
+
+
 @pytest.mark.parametrize("stated", [b"raw", None])
 def test_a_host_file_is_no_base(
     qcow2: Build, header_extension: Callable[..., bytes], stated: bytes | None
