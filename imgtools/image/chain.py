@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imgtools.errors import (
+    EncryptedError,
     ImageChainError,
     ImageError,
     ImageNotFoundError,
@@ -78,9 +79,18 @@ def resolve_disk(request: DiskRequest, *, untrusted: bool) -> Disk:
 
 
 def refuse_fatal(header: ImageHeader) -> None:
-    """Raise ImageError with the text of the header's first fatal problem, if any."""
+    """Raise ImageError with the text of the header's first fatal problem, if any.
+
+    An image whose format encrypts it raises EncryptedError: --key opens LUKS volumes, and no
+    engine hands a key to the image format.
+    """
     if header.fatal is not None:
         raise error_of(header.path, header.fatal)
+    if header.encrypted and header.format != "luks":
+        raise EncryptedError(
+            f"{header.path}: the {header.format} image itself is encrypted ({header.encryption})",
+            hint="make a plain copy first: qemu-img convert with --object secret",
+        )
 
 
 def error_of(path: Path, problem: Problem) -> ImageError:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from imgtools.errors import EncryptedError
 from imgtools.image.chain import resolve_disk
 from imgtools.image.header import ImageHeader
 from imgtools.image.vet import vet
@@ -136,6 +137,10 @@ def test_same_as_qemu_img(tmp_path: Path, recipe: Recipe) -> None:
     assert header.stated == (recipe.format == "raw")
     if recipe.variant is not None:
         assert header.variant == recipe.variant
+    if recipe.options == ENCRYPT:
+        with pytest.raises(EncryptedError):
+            resolve_disk(DiskRequest(path=path), untrusted=True)
+        return
     disk = resolve_disk(DiskRequest(path=path), untrusted=True)
     kind = "raw" if recipe.format == "luks" else recipe.format
     assert [layer.format for layer in disk.layers] == [kind]

@@ -89,6 +89,11 @@ def test_extent_lines_that_readers_take_differently(tmp_path: Path, line: bytes)
     assert codes(descriptor(tmp_path, HEAD + FLAT + line)) & {"vmdk.extent", "vmdk.unsupported"}
 
 
+@pytest.mark.parametrize("line", [b"RW 2048 ZERO\n", b'RDONLY 2048 FLAT "x.vmdk" 0\n'])
+def test_extents_that_qemu_leaves_out(tmp_path: Path, line: bytes) -> None:
+    assert codes(descriptor(tmp_path, HEAD + line + FLAT)) == {"vmdk.unsupported"}
+
+
 def test_a_parent_named_in_a_comment_counts(tmp_path: Path) -> None:
     header = vet(descriptor(tmp_path, HEAD + b'# parentFileNameHint="/etc/shadow"\n' + FLAT))
     assert header.backing_file == b"/etc/shadow"
