@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Sequence
 
+from imgtools.appliance.foreign import inspect_foreign
 from imgtools.appliance.launch import Appliance
 from imgtools.appliance.mounting import mount
 from imgtools.appliance.storage import Builder
@@ -26,6 +27,7 @@ from imgtools.model import (
     Disk,
     EngineName,
     FileTree,
+    ForeignGuest,
     KeySpec,
     Notice,
     Storage,
@@ -46,11 +48,13 @@ class ApplianceEngine:
         self._config = config or Config()
         self._appliance: Appliance | None = None
         self._storage: Storage | None = None
+        self._survey: Survey | None = None
         self._trees: dict[str, ApplianceTree] = {}
         self._notices: list[Notice] = []
         self._own_names: dict[str, str] = {}
         self._mapped: dict[str, str] = {}
         self._closed = False
+        self._mounts = 0
 
     @property
     def name(self) -> EngineName:
@@ -80,10 +84,22 @@ class ApplianceEngine:
         Raises GuestOperationError if it cannot be mounted.
         """
         if device not in self._trees:
-            mountpoint = b"/imgtools%d" % len(self._trees)
-            mount(self.appliance, self.storage(), device, mountpoint)
+            mountpoint = b"/imgtools%d" % self._mounts
+            self._mounts += 1
+            storage = self.storage()  # opens what the device may lie on
+            assert self._survey is not None
+            mount(self.appliance, storage, self._survey, device, mountpoint)
             self._trees[device] = ApplianceTree(self.appliance, mountpoint)
         return self._trees[device]
+
+    def inspect_foreign(self) -> list[ForeignGuest]:
+        """Guests that are not Linux, by libguestfs's own inspection.
+
+        Call it before `mount`: libguestfs's inspection unmounts everything.
+        """
+        self.storage()
+        self._trees.clear()
+        return inspect_foreign(self.appliance, self._notices)
 
     def close(self) -> None:
         """End the appliance and wait for it.  Idempotent."""
@@ -94,19 +110,20 @@ class ApplianceEngine:
     # -- storage ----------------------------------------------------------------------------------
 
     def _read_storage(self) -> Storage:
-        survey = self._survey("")
+        survey = self._look("")
         for _ in range(_MAX_ROUNDS):
             renamed = self._rename_groups(survey)
             opened = unlock(self.appliance, survey, self._keys, self._mapped, self._notices)
             if not renamed and not opened:
                 break
-            survey = self._survey(ACTIVATE)
+            survey = self._look(ACTIVATE)
+        self._survey = survey
         self._note_lvm(survey)
         builder = Builder(survey, self._own_names, self._mapped, bool(self._keys))
         builder.warnings += self._notices
         return builder.build()
 
-    def _survey(self, first: str) -> Survey:
+    def _look(self, first: str) -> Survey:
         shell = self.appliance.shell
         survey = parse_survey(shell(first + SCRIPT))
         return with_details(survey, shell(details_script(survey)))

@@ -7,6 +7,7 @@ from functools import partial
 
 from imgtools.appliance.launch import Appliance
 from imgtools.appliance.library import CallError, Library
+from imgtools.appliance.survey import Survey, kernel_path
 from imgtools.appliance.translate import mount_reason
 from imgtools.errors import GuestOperationError
 from imgtools.model import Filesystem, Storage
@@ -31,7 +32,9 @@ exit 0
 """
 
 
-def mount(appliance: Appliance, storage: Storage, device: str, mountpoint: bytes) -> None:
+def mount(
+    appliance: Appliance, storage: Storage, survey: Survey, device: str, mountpoint: bytes
+) -> None:
     """Mount ``device`` read-only on a new ``mountpoint``.
 
     The block device below is our overlay and writable, so a journal is replayed, there and
@@ -41,7 +44,7 @@ def mount(appliance: Appliance, storage: Storage, device: str, mountpoint: bytes
     mountable = device.encode("utf-8", errors="surrogateescape")
     appliance.call(lambda lib: lib.status("mkmountpoint", mountpoint))
     if found is not None and found.type == "btrfs":
-        _prepare_btrfs(appliance, storage, found)
+        _prepare_btrfs(appliance, storage, survey, found)
     reasons = []
     for options in _options(found.type if found else ""):
         try:
@@ -69,7 +72,9 @@ def _options(kind: str) -> list[bytes]:
     return [b"ro"]
 
 
-def _prepare_btrfs(appliance: Appliance, storage: Storage, wanted: Filesystem) -> None:
+def _prepare_btrfs(
+    appliance: Appliance, storage: Storage, survey: Survey, wanted: Filesystem
+) -> None:
     whole = [
         one.device
         for one in storage.filesystems
@@ -78,7 +83,7 @@ def _prepare_btrfs(appliance: Appliance, storage: Storage, wanted: Filesystem) -
     if len(whole) < 2:
         return
     marker = "/tmp/imgtools.btrfs." + "".join(c for c in wanted.uuid if c.isalnum())  # noqa: S108
-    devices = " ".join(shlex.quote(device) for device in whole)
+    devices = " ".join(shlex.quote(kernel_path(survey, device)) for device in whole)
     script = _BTRFS_CLONES.replace("{done}", marker).replace("{devices}", devices)
     appliance.shell(script, what=f"mounting {wanted.device}")
 

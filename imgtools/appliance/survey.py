@@ -161,6 +161,11 @@ class Survey:
         return "/dev/" + self.order.get(found[1], found[1]) + found[2]
 
 
+def kernel_path(survey: Survey, path: str) -> str:
+    """The kernel's own name for a device that `Survey.canonical` named."""
+    return next((d.kernel_path for d in survey.devices.values() if d.path == path), path)
+
+
 def parse_survey(raw: bytes) -> Survey:
     """Parse what SCRIPT printed."""
     sections = list(_sections(raw))

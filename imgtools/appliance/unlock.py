@@ -37,7 +37,9 @@ def unlock(
         name = f"luks-{uuid}" if device.dm_uuid.startswith("LVM-") and uuid else _map_name(path)
         # A wrong key costs seconds of key derivation: those meant for this device go first.
         for key in sorted(keys, key=lambda one: one.id == "all"):
-            if _fits(key, path, uuid) and _open(appliance, path, key.secret, name, notices):
+            if _fits(key, path, uuid) and _open(
+                appliance, (path, device.kernel_path), key.secret, name, notices
+            ):
                 mapped[path] = f"/dev/mapper/{name}"
                 opened = True
                 break
@@ -59,11 +61,18 @@ def _fits(key: KeySpec, path: str, uuid: str) -> bool:
     return key.id in ("all", path) or (bool(uuid) and key.id.lower() == uuid.lower())
 
 
-def _open(appliance: Appliance, path: str, secret: bytes, name: str, notices: list[Notice]) -> bool:
+def _open(
+    appliance: Appliance,
+    paths: tuple[str, str],
+    secret: bytes,
+    name: str,
+    notices: list[Notice],
+) -> bool:
+    path, kernel = paths
     device, mapname = path.encode(), name.encode()
     try:
         if b"\0" in secret or b"\n" in secret or not secret:
-            _open_by_shell(appliance, path, secret, name)
+            _open_by_shell(appliance, kernel, secret, name)
         else:
             appliance.call(
                 lambda lib: lib.status("luks_open", device, secret, mapname),
