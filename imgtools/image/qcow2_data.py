@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from array import array
+from itertools import islice
 from typing import Protocol
 
 from imgtools.image.header import Problem
@@ -17,7 +18,9 @@ from imgtools.image.source import Source
 # Bits 9-55 of an L1 entry, and of a standard L2 entry, are the offset.
 _OFFSET_MASK = 0x00FF_FFFF_FFFF_FE00
 _COMPRESSED = 1 << 62
-MAX_L2_BYTES = 64 << 20
+MAX_L2_BYTES = 16 << 20
+# Refcount blocks that are read in search of one with a cluster in use.
+MAX_BLOCKS = 16
 
 
 class Layout(Protocol):
@@ -73,10 +76,9 @@ def _table(raw: bytes) -> array[int]:
 def _end_by_refcounts(source: Source, head: Layout) -> int:
     """Where the last cluster in use begins, plus one byte; 0 if there is none."""
     blocks = _table(source.peek(head.reftable_offset, head.reftable_clusters * head.cluster_size))
-    for index in range(len(blocks) - 1, -1, -1):
+    present = (index for index in range(len(blocks) - 1, -1, -1) if blocks[index])
+    for index in islice(present, MAX_BLOCKS):
         offset = blocks[index] & ~0x1FF
-        if not offset:
-            continue
         used = source.peek(offset, head.cluster_size).rstrip(b"\0")
         if used:
             bits = 1 << head.refcount_order

@@ -7,6 +7,8 @@ for which of the two sizes in the footer counts.
 from __future__ import annotations
 
 import struct
+import sys
+from array import array
 
 from imgtools.errors import ImageError
 from imgtools.image.header import ImageHeader, Problem
@@ -18,6 +20,9 @@ _TYPES = {VHD_FIXED: "fixed", _DYNAMIC: "dynamic", _DIFFERENCING: "differencing"
 # The largest size in the specification's CHS terms; larger disks count by the size field.
 _MAX_GEOMETRY = 65535 * 16 * 255
 MAX_SECTORS = 0xFF00_0000
+# 2 TiB in blocks of 2 MiB, the usual size.
+MAX_BLOCKS = 1 << 20
+_UNUSED = 0xFFFF_FFFF
 # Creators whose images have the size of the size field, not of the geometry.
 _BY_SIZE = (b"win ", b"qem2", b"d2v ", b"tap\0", b"CTXS", b"wa\0\0")
 
@@ -111,9 +116,13 @@ def _check_dynamic(
 def _check_blocks(
     source: Source, table: int, entries: int, block: int, problems: list[Problem]
 ) -> None:
-    raw = source.peek(table, min(entries, 4 << 20) * 4)
-    used = [entry for (entry,) in struct.iter_unpack(">I", raw) if entry != 0xFFFF_FFFF]
+    blocks = array("I")
+    raw = source.peek(table, min(entries, MAX_BLOCKS) * 4)
+    blocks.frombytes(raw[: len(raw) // 4 * 4])
+    if sys.byteorder == "little":
+        blocks.byteswap()
+    last = max((entry for entry in blocks if entry != _UNUSED), default=None)
     bitmap = (block // 4096 + 511) // 512 * 512
-    if used and max(used) * 512 + bitmap + block > source.size:
+    if last is not None and last * 512 + bitmap + block > source.size:
         message = f"truncated: the file has {source.size} bytes and lacks allocated blocks"
         problems.append(Problem(code="vhd.truncated", message=message))

@@ -15,7 +15,7 @@ from imgtools.image.source import Source
 _KIB64 = 64 << 10
 MAX_ENTRIES = 2047
 MAX_SIZE = 64 << 40
-MAX_LOG = 64 << 20
+MAX_LOG = 16 << 20
 _BAT = UUID("2dc27766-f623-4200-9d64-115e9bfd4a08").bytes_le
 _METADATA = UUID("8b7ca206-4790-4b9a-b8fe-575f050f886e").bytes_le
 _PARAMETERS = UUID("caa16737-fa36-4d43-b3b6-33f0aa44e76b").bytes_le
