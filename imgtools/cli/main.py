@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import traceback
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -61,6 +61,17 @@ class LazyGroup(click.Group):
             raise _unknown(args[0])
         return super().resolve_command(ctx, args)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            # click would make exit 1 of it.
+            raise _ReaderGoneError from error
+
+
+class _ReaderGoneError(Exception):
+    """Whoever read our output (head, less) has gone."""
+
 
 def _unknown(name: str) -> UsageError:
     import difflib
@@ -90,8 +101,8 @@ def run(argv: list[str]) -> int:
     signal.signal(signal.SIGTERM, _on_terminate)
     try:
         return _invoke(argv)
-    except BrokenPipeError:
-        # The reader (head, less) has gone; writing the rest would only raise again at exit.
+    except (BrokenPipeError, _ReaderGoneError):
+        # Writing the rest would only raise again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except (KeyboardInterrupt, click.Abort):
