@@ -7,10 +7,10 @@ of the chain that could be followed, is the answer, with the error beside it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from imgtools.errors import ImgtoolsError
+from imgtools.errors import ImgtoolsError, NoDomainError
 from imgtools.image.chain import Link, error_of, follow_chain
 from imgtools.image.header import ImageHeader
 from imgtools.image.locks import LockState, lock_state
@@ -59,8 +59,14 @@ def describe(arguments: DiskArguments) -> Iterator[ImageReport]:
     wrong with an image, see `ImageReport.error`.
     """
     for target in targets(arguments):
+        notices = target.notices
+        if not target.requests:
+            why = notices[0].message if notices else f"{target.name}: no disks"
+            raise NoDomainError(why, hint=f"see: virsh domblklist {target.name}")
         for request in target.requests:
-            yield describe_image(request, untrusted=arguments.untrusted)
+            report = describe_image(request, untrusted=arguments.untrusted)
+            yield replace(report, warnings=(*notices, *report.warnings))
+            notices = ()
 
 
 def describe_image(request: DiskRequest, *, untrusted: bool = False) -> ImageReport:
