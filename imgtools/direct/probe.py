@@ -17,7 +17,7 @@ from imgtools.direct.signatures import FOREIGN, MINIX, ZFS_UBERBLOCK
 from imgtools.direct.streams import BlockStream
 from imgtools.errors import DamagedError
 
-CONTAINERS = ("LVM2_member", "linux_raid_member", "crypto_LUKS")
+SPACE = " \t\n\v\f\r"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +72,8 @@ def _foreign(stream: BlockStream) -> list[Probe]:
 
 
 def text(raw: bytes) -> str:
-    """A label as blkid gives it: up to the first NUL, without white space around it."""
-    return raw.split(b"\0", 1)[0].decode("utf-8", errors="surrogateescape").strip(" \t\n\v\f\r")
+    """A label as blkid gives it: up to the first NUL, without white space at its end."""
+    return raw.split(b"\0", 1)[0].decode("utf-8", errors="surrogateescape").rstrip(SPACE)
 
 
 def uuid_text(raw: bytes) -> str:
@@ -208,6 +208,15 @@ def _squashfs(stream: BlockStream, name: str) -> Probe | None:
     return Probe(type="squashfs")
 
 
+def _f2fs(stream: BlockStream, name: str) -> Probe | None:
+    del name
+    block = stream.read_at(1024, 1148)
+    if block[:4] != b"\x10\x20\xf5\xf2" or len(block) < 1148:
+        return None
+    label = block[124:1148].decode("utf-16-le", errors="replace").split("\0", 1)[0]
+    return Probe(type="f2fs", label=label.rstrip(SPACE), uuid=uuid_text(block[108:124]))
+
+
 SWAP_MAGIC = (b"SWAP-SPACE", b"SWAPSPACE2")
 
 
@@ -246,4 +255,7 @@ def _exfat(stream: BlockStream, name: str) -> Probe | None:
     return probe_exfat(stream, name)
 
 
-_PROBERS: tuple[Prober, ...] = (_ext, _xfs, _btrfs, _squashfs, _swap, _fat, _ntfs, _exfat)
+_PROBERS: tuple[Prober, ...] = (
+    *(_ext, _xfs, _btrfs, _squashfs, _swap, _f2fs),
+    *(_fat, _ntfs, _exfat),
+)

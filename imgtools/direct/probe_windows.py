@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from imgtools.direct.probe import Probe, text
+from imgtools.direct.probe import SPACE, Probe, text
 from imgtools.direct.streams import BlockStream
 from imgtools.errors import DamagedError
 
@@ -146,7 +146,7 @@ def _volume_name(record: bytes) -> str:
 
 
 def _utf16(raw: bytes) -> str:
-    return raw.decode("utf-16-le", errors="replace").split("\0", 1)[0].strip(" \t\n\v\f\r")
+    return raw.decode("utf-16-le", errors="replace").split("\0", 1)[0].rstrip(SPACE)
 
 
 # --- exFAT --------------------------------------------------------------------------------------

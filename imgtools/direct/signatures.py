@@ -26,7 +26,6 @@ FOREIGN = tuple(
         ("udf", 0x8001, b"BEA01"),
         ("udf", 0x8001, b"NSR02"),
         ("udf", 0x8001, b"NSR03"),
-        ("f2fs", 0x400, b"\x10\x20\xf5\xf2"),
         ("jfs", 0x8000, b"JFS1"),
         ("reiserfs", 0x2034, b"ReIsErFs"),
         ("reiserfs", 0x10034, b"ReIsErFs"),
