@@ -1,150 +1,241 @@
-"""What every filesystem here shares: paths looked up name by name, with a bounded cache."""
+"""What the trees of all filesystems share: path lookup, bounded caches, the guard, file streams.
+
+A filesystem gives nodes by a reference of its own (an inode number, say); everything about paths
+is done here once.  Directories are cached whole, up to `MAX_CACHED` names in all, so that lookups
+in one directory do not read it again; a directory of more than `MAX_ENTRIES` names is left to the
+appliance.
+"""
 
 from __future__ import annotations
 
+import io
 import stat as _stat
-from abc import ABC, abstractmethod
+from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterable
-from typing import BinaryIO, Generic, TypeVar
+from collections.abc import Hashable, Iterable
+from functools import lru_cache
+from typing import Any, BinaryIO, Generic, TypeVar
 
 from imgtools.direct.guard import GuardedStream, guard
+from imgtools.direct.streams import Adapter, BlockStream
 from imgtools.errors import (
     DamagedError,
+    DirectUnsupportedError,
     GuestFileNotFoundError,
+    GuestIsADirectoryError,
     GuestNotADirectoryError,
-    GuestOperationError,
+    GuestNotAFileError,
 )
-from imgtools.model import DirEntry, Stat, StatVFS
+from imgtools.model import DirEntry, FileKind, Stat, StatVFS
 
-N = TypeVar("N")
+MAX_ENTRIES = 400_000
+MAX_CACHED = 400_000
+CACHED_PATHS = 4096
+BUFFER = 1 << 16
 
-MAX_ENTRIES = 4_000_000
-_CACHED_ENTRIES = 200_000
-_CACHED_DIRECTORIES = 512
+Node = TypeVar("Node", bound=Hashable)
+Entry = tuple[bytes, FileKind, Node]
 
 
-class Tree(ABC, Generic[N]):
-    """`model.FileTree` over nodes (inodes) of type ``N``; subclasses read, this class looks up.
+def show(path: bytes) -> str:
+    """``path`` for a message."""
+    return path.decode("utf-8", errors="backslashreplace")
 
-    A node is whatever the subclass needs to read a file; ``_identity`` is its inode number.
+
+def as_blocks(stream: Any) -> BlockStream:
+    """The stream with ``read_at``; one that has none is wrapped."""
+    return stream if isinstance(stream, BlockStream) else Adapter(stream, stream.size)
+
+
+def read_exactly(source: BlockStream, offset: int, length: int, what: str) -> bytes:
+    """``length`` bytes at ``offset``, or DamagedError when the device ends before."""
+    data = source.read_at(offset, length) if offset >= 0 else b""
+    if len(data) != length:
+        raise DamagedError(f"{what}: points beyond the end of its device")
+    return data
+
+
+class Extents(BlockStream):
+    """A file made of (offset in the file, length, offset on the device), all in bytes.
+
+    They are sorted and do not overlap; what none covers reads as zeros.
     """
 
-    kind = "filesystem"
+    def __init__(self, source: BlockStream, size: int, extents: list[tuple[int, int, int]]) -> None:
+        super().__init__(size)
+        self._source = source
+        self._extents = extents
+        self._starts = [extent[0] for extent in extents]
 
-    def __init__(self) -> None:
-        self._directories: OrderedDict[int, dict[bytes, tuple[DirEntry, N]]] = OrderedDict()
+    def _read_at(self, offset: int, length: int) -> bytes:
+        end = offset + length
+        pieces: list[bytes] = []
+        index = max(0, bisect_right(self._starts, offset) - 1)
+        while offset < end:
+            if index >= len(self._extents):
+                pieces.append(bytes(end - offset))
+                break
+            start, count, physical = self._extents[index]
+            if offset < start:
+                hole = min(end, start) - offset
+                pieces.append(bytes(hole))
+                offset += hole
+                continue
+            take = min(end, start + count) - offset
+            if take > 0:
+                at = physical + offset - start
+                pieces.append(read_exactly(self._source, at, take, "a file's extent"))
+                offset += take
+            index += 1
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+class Memory(BlockStream):
+    """A file whose content is at hand."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(len(data))
+        self._data = data
+
+    def _read_at(self, offset: int, length: int) -> bytes:
+        return self._data[offset : offset + length]
+
+
+class NodeTree(Generic[Node]):
+    """A `model.FileTree` over nodes.  Subclasses give what the methods ``_node_…`` promise.
+
+    ``what`` names the filesystem in messages.
+    """
+
+    def __init__(self, what: str, root: Node) -> None:
+        self._what = what
+        self._root = root
+        self._directories: OrderedDict[Node, dict[bytes, tuple[FileKind, Node]]] = OrderedDict()
         self._cached = 0
+        self._resolve = lru_cache(CACHED_PATHS)(self._walk)
+        self._stat_of = lru_cache(CACHED_PATHS)(self._node_stat)
 
-    # -- what a filesystem provides -------------------------------------------------------------
+    # -- what a filesystem gives --------------------------------------------------------------
 
-    @abstractmethod
-    def _root(self) -> N:
-        """The root directory."""
+    def _node_entries(self, node: Node) -> Iterable[Entry[Node]]:
+        raise NotImplementedError
 
-    @abstractmethod
-    def _identity(self, node: N) -> int:
-        """The inode number."""
+    def _node_stat(self, node: Node) -> Stat:
+        raise NotImplementedError
 
-    @abstractmethod
-    def _entries(self, node: N) -> Iterable[tuple[DirEntry, N]]:
-        """A directory's entries without ``.`` and ``..``; damage raises, it never shortens."""
+    def _node_readlink(self, node: Node) -> bytes:
+        raise NotImplementedError
 
-    @abstractmethod
-    def _stat(self, node: N) -> Stat:
-        """Metadata of a node."""
+    def _node_content(self, node: Node, found: Stat) -> BlockStream:
+        raise NotImplementedError
 
-    @abstractmethod
-    def _link(self, node: N) -> bytes:
-        """A symbolic link's target."""
-
-    @abstractmethod
-    def _content(self, node: N) -> BinaryIO:
-        """A seekable stream over a regular file, without checks of its own."""
-
-    def _attributes(self, node: N) -> dict[bytes, bytes]:  # noqa: ARG002 (most have none)
-        """Extended attributes by full name."""
+    def _node_xattrs(self, node: Node) -> dict[bytes, bytes]:  # noqa: ARG002
         return {}
 
-    @abstractmethod
-    def statvfs(self) -> StatVFS:
-        """Space and inodes, exactly as the kernel would answer."""
+    def _space(self) -> StatVFS:
+        raise NotImplementedError
 
-    # -- model.FileTree ---------------------------------------------------------------------------
+    def _number(self, node: Node) -> int:
+        return node if isinstance(node, int) else 0
+
+    def _key(self, name: bytes) -> bytes:
+        """What a name is looked up by; differs where case does not matter."""
+        return name
+
+    # -- paths --------------------------------------------------------------------------------
+
+    def _walk(self, path: bytes) -> Node:
+        parent, _, name = path.rpartition(b"/")
+        if not name:
+            return self._root
+        directory = self._resolve(parent)
+        found = self._directory(directory, parent).get(self._key(name))
+        if found is None:
+            raise GuestFileNotFoundError(f"{show(path)}: no such file or directory in the guest")
+        return found[1]
+
+    def _directory(self, node: Node, path: bytes) -> dict[bytes, tuple[FileKind, Node]]:
+        cached = self._directories.get(node)
+        if cached is not None:
+            self._directories.move_to_end(node)
+            return cached
+        entries: dict[bytes, tuple[FileKind, Node]] = {}
+        for name, kind, inner in self._read_directory(node, path):
+            entries.setdefault(self._key(name), (kind, inner))
+        self._directories[node] = entries
+        self._cached += len(entries)
+        while self._cached > MAX_CACHED and len(self._directories) > 1:
+            self._cached -= len(self._directories.popitem(last=False)[1])
+        return entries
+
+    def _read_directory(self, node: Node, path: bytes) -> list[Entry[Node]]:
+        if not _stat.S_ISDIR(self._stat_of(node).mode):
+            raise GuestNotADirectoryError(f"{show(path)}: is not a directory in the guest")
+        entries: list[Entry[Node]] = []
+        for entry in self._node_entries(node):
+            name = entry[0]
+            if name in (b".", b".."):
+                continue
+            if not name or b"/" in name or b"\0" in name:
+                raise DamagedError(f"{self._what}: a name in {show(path) or '/'} is invalid")
+            entries.append(entry)
+            if len(entries) > MAX_ENTRIES:
+                raise DirectUnsupportedError(f"{self._what}: {show(path)} has too many entries")
+        return entries
+
+    # -- model.FileTree -----------------------------------------------------------------------
 
     def lstat(self, path: bytes) -> Stat:
-        with guard(self._what(path)):
-            return self._stat(self._find(path))
+        """Metadata of ``path`` itself."""
+        with guard(self._what):
+            return self._stat_of(self._resolve(path))
 
     def readlink(self, path: bytes) -> bytes:
-        with guard(self._what(path)):
-            node = self._find(path)
-            if not _stat.S_ISLNK(self._stat(node).mode):
-                raise GuestOperationError(f"{_show(path)}: is not a symbolic link")
-            return self._link(node)
+        """The target of the symbolic link ``path``, as stored."""
+        with guard(self._what):
+            node = self._resolve(path)
+            if not _stat.S_ISLNK(self._stat_of(node).mode):
+                raise GuestNotAFileError(f"{show(path)}: is not a symbolic link in the guest")
+            return self._node_readlink(node)
 
     def scandir(self, path: bytes) -> list[DirEntry]:
-        with guard(self._what(path)):
-            return [entry for entry, _ in self._directory(self._find(path), path).values()]
+        """The entries of a directory in no particular order, without ``.`` and ``..``."""
+        with guard(self._what):
+            entries = self._read_directory(self._resolve(path), path)
+            return [
+                DirEntry(name=name, kind=kind, ino=self._number(node))
+                for name, kind, node in entries
+            ]
 
     def lstat_many(self, directory: bytes, names: list[bytes]) -> list[Stat | None]:
-        with guard(self._what(directory)):
-            found = self._directory(self._find(directory), directory)
-            return [self._stat(found[name][1]) if name in found else None for name in names]
+        """lstat of several names of one directory at once; None where there is none."""
+        with guard(self._what):
+            entries = self._directory(self._resolve(directory), directory)
+            found = [entries.get(self._key(name)) for name in names]
+            return [None if entry is None else self._stat_of(entry[1]) for entry in found]
 
     def open(self, path: bytes) -> BinaryIO:
-        with guard(self._what(path)):
-            node = self._find(path)
-            return GuardedStream(self._content(node), self._stat(node).size, self._what(path))
+        """A seekable read-only stream over a regular file."""
+        with guard(self._what):
+            node = self._resolve(path)
+            found = self._stat_of(node)
+            if _stat.S_ISDIR(found.mode):
+                raise GuestIsADirectoryError(f"{show(path)}: is a directory in the guest")
+            if not _stat.S_ISREG(found.mode):
+                raise GuestNotAFileError(f"{show(path)}: is not a regular file in the guest")
+            content = self._node_content(node, found)
+        what = f"{self._what}: {show(path)}"
+        return io.BufferedReader(GuardedStream(content, content.size, what), BUFFER)
 
     def getxattrs(self, path: bytes) -> dict[bytes, bytes]:
-        with guard(self._what(path)):
-            return self._attributes(self._find(path))
+        """Extended attributes of ``path`` itself, by full name."""
+        with guard(self._what):
+            return self._node_xattrs(self._resolve(path))
 
-    # -- lookup -----------------------------------------------------------------------------------
-
-    def _what(self, path: bytes) -> str:
-        return f"{self.kind}: {_show(path)}"
-
-    def _find(self, path: bytes) -> N:
-        node, here = self._root(), b""
-        for part in path.split(b"/"):
-            if not part:
-                continue
-            found = self._directory(node, here or b"/").get(part)
-            here += b"/" + part
-            if found is None:
-                raise GuestFileNotFoundError(f"{_show(here)}: no such file or directory")
-            node = found[1]
-        return node
-
-    def _directory(self, node: N, path: bytes) -> dict[bytes, tuple[DirEntry, N]]:
-        identity = self._identity(node)
-        known = self._directories.get(identity)
-        if known is not None:
-            self._directories.move_to_end(identity)
-            return known
-        if not _stat.S_ISDIR(self._stat(node).mode):
-            raise GuestNotADirectoryError(f"{_show(path)}: is not a directory")
-        known = self._read_directory(node, path)
-        self._directories[identity] = known
-        self._cached += len(known)
-        while len(self._directories) > 1 and (
-            self._cached > _CACHED_ENTRIES or len(self._directories) > _CACHED_DIRECTORIES
-        ):
-            self._cached -= len(self._directories.popitem(last=False)[1])
-        return known
-
-    def _read_directory(self, node: N, path: bytes) -> dict[bytes, tuple[DirEntry, N]]:
-        found: dict[bytes, tuple[DirEntry, N]] = {}
-        for entry, child in self._entries(node):
-            if entry.name in found or not entry.name or b"/" in entry.name or b"\0" in entry.name:
-                raise DamagedError(f"{self._what(path)}: bad or double name {_show(entry.name)!r}")
-            found[entry.name] = (entry, child)
-            if len(found) > MAX_ENTRIES:
-                raise DamagedError(f"{self._what(path)}: more than {MAX_ENTRIES} names")
-        return found
+    def statvfs(self) -> StatVFS:
+        """Space and inodes of the whole filesystem, as the kernel counts them."""
+        with guard(self._what):
+            return self._space()
 
 
-def _show(path: bytes) -> str:
-    return path[:500].decode("utf-8", errors="surrogateescape")
+from imgtools.direct.filesystems.lookup import Tree as Tree  # noqa: E402

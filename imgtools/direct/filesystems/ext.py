@@ -76,7 +76,9 @@ class ExtTree(NodeTree[int]):
 
     def _size(self, raw: bytes, mode: int) -> int:
         low, high = struct.unpack_from("<I", raw, 4)[0], struct.unpack_from("<I", raw, 108)[0]
-        if _stat.S_ISREG(mode) or (self._super.incompat & INCOMPAT_LARGEDIR and _stat.S_ISDIR(mode)):
+        if _stat.S_ISREG(mode) or (
+            self._super.incompat & INCOMPAT_LARGEDIR and _stat.S_ISDIR(mode)
+        ):
             return int(low | high << 32)
         return int(low)
 
@@ -247,7 +249,7 @@ class ExtTree(NodeTree[int]):
         reserved = sb.reserved_blocks
         if sb.incompat & INCOMPAT_EXTENTS:
             clusters = min((sb.blocks >> sb.cluster_bits) // 50, MAX_RESERVED)
-            reserved += clusters
+            reserved += clusters << sb.cluster_bits
         return StatVFS(
             bsize=sb.block_size,
             frsize=sb.block_size,
