@@ -6,6 +6,7 @@ mirrored volumes; everything else raises DirectUnsupportedError.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from imgtools.errors import DamagedError, DirectUnsupportedError
 
 MAX_LVS = 10_000
 MAX_SEGMENTS = 100_000
-MAX_LV_DEPTH = 8
+NAME = re.compile(r"[A-Za-z0-9+_.][A-Za-z0-9+_.-]{0,126}")  # LVM's own rule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,14 +56,6 @@ def scan_pv(stream: BlockStream, device: str) -> Pv:
     return Pv(device=device, stream=stream, header=read_pv(stream, device))
 
 
-def vg_uuid_of(pv: Pv) -> str | None:
-    """The uuid (no dashes) of the group whose metadata ``pv`` carries, None if it has none."""
-    for text in pv.header.texts:
-        _, section = _group_section(text, pv.device)
-        return _uuid(section, pv.device)
-    return None
-
-
 def assemble(pvs: Sequence[Pv]) -> list[Vg]:
     """Make the volume groups of all physical volumes found, in the order of their first PV.
 
@@ -70,19 +63,21 @@ def assemble(pvs: Sequence[Pv]) -> list[Vg]:
     is not certain, DamagedError for contradictory metadata.
     """
     by_uuid: dict[str, Pv] = {}
+    sections: dict[str, tuple[str, Section]] = {}
+    groups: dict[str, tuple[str, str]] = {}
     for pv in pvs:
         if pv.header.uuid in by_uuid:
             other = by_uuid[pv.header.uuid].device
             raise DirectUnsupportedError(f"{pv.device}: same LVM physical volume as {other}")
         by_uuid[pv.header.uuid] = pv
-    groups: dict[str, tuple[str, str]] = {}
-    for pv in pvs:
         for text in pv.header.texts:
-            _, section = _group_section(text, pv.device)
-            known = groups.setdefault(_uuid(section, pv.device), (text, pv.device))
-            if known[0] != text:
-                raise DamagedError(f"{pv.device}: its LVM metadata differs from that on {known[1]}")
-    return [_group(text, device, by_uuid) for text, device in groups.values()]
+            if text not in sections:
+                sections[text] = _group_section(text, pv.device)
+            uuid = _uuid(sections[text][1], pv.device)
+            known, where = groups.setdefault(uuid, (text, pv.device))
+            if known != text:
+                raise DamagedError(f"{pv.device}: its LVM metadata differs from that on {where}")
+    return [_group(*sections[text], by_uuid) for text, _ in groups.values()]
 
 
 def _group_section(text: str, device: str) -> tuple[str, Section]:
@@ -91,7 +86,7 @@ def _group_section(text: str, device: str) -> tuple[str, Section]:
         for key, value in parse_text(text, device).items()
         if isinstance(value, dict) and "extent_size" in value
     ]
-    if len(groups) != 1:
+    if len(groups) != 1 or not NAME.fullmatch(groups[0][0]):
         raise DamagedError(f"{device}: LVM metadata without exactly one volume group")
     return groups[0]
 
@@ -103,15 +98,14 @@ def _uuid(section: Section, device: str) -> str:
     return uuid.replace("-", "")
 
 
-def _group(text: str, device: str, by_uuid: dict[str, Pv]) -> Vg:
-    name, section = _group_section(text, device)
+def _group(name: str, section: Section, by_uuid: dict[str, Pv]) -> Vg:
     _refuse_inactive(name, section)
     extent = _number(section, "extent_size") * SECTOR
     reader = _GroupReader(name, section, by_uuid, extent)
     counts = [_number(pv, "pe_count") for pv in reader.pv_sections.values()]
     return Vg(
         name=name,
-        uuid=_uuid(section, device),
+        uuid=_uuid(section, name),
         size=sum(counts) * extent,
         pvs=tuple(reader.pvs.values()),
         pv_sizes=tuple(count * extent for count in counts),
@@ -166,13 +160,15 @@ class _GroupReader:
         """The logical volumes that ``lvs`` shows and the appliance activates, by name."""
         found = []
         for name, section in sorted(self.lv_sections.items()):
+            if not isinstance(section, dict) or not NAME.fullmatch(name):
+                raise DamagedError(f"LVM volume group {self.name}: a malformed volume")
             status, flags = section.get("status", []), section.get("flags", [])
             if "VISIBLE" not in status or "ACTIVATION_SKIP" in flags:
                 continue
             if "NOAUTOACTIVATE" in flags or "MERGING" in status or "CONVERTING" in status:
                 raise DirectUnsupportedError(f"LVM volume {self.name}/{name}: in transition")
             devices: set[str] = set()
-            stream = self._lv(name, devices, 0)
+            stream = self._lv(name, devices)
             found.append(
                 Lv(
                     name=name,
@@ -183,10 +179,8 @@ class _GroupReader:
             )
         return found
 
-    def _lv(self, name: str, devices: set[str], depth: int) -> BlockStream:
-        section = self.lv_sections.get(name)
-        if not isinstance(section, dict) or depth > MAX_LV_DEPTH:
-            raise DamagedError(f"LVM volume {self.name}/{name}: missing or nested too deeply")
+    def _lv(self, name: str, devices: set[str]) -> BlockStream:
+        section = self.lv_sections[name]
         count = _number(section, "segment_count")
         self.segments += count
         if self.segments > MAX_SEGMENTS:
