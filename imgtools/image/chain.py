@@ -212,6 +212,7 @@ def _extents(
     paths: list[Path] = []
     if header.data_file is not None:
         what = "external data file"
+        # qemu would take a relative one from the working directory; openers get our path.
         target = resolve_reference(header.data_file, header.path, what)
         trust.check(target, header.path, what)
         _once(_vet_member(target, "raw", header.path, what), header.path, seen)
