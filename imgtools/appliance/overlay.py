@@ -51,7 +51,7 @@ class Overlay:
 def make_overlay(disk: Disk, index: int, folder: Path) -> Overlay:
     """Make the qcow2 overlay of ``disk`` in ``folder``.
 
-    Opens the pinned chain once in ``qemu-img info``: damage is one line now and not a failed
+    Opens the pinned chain in qemu-img first: damage is one line now and not a failed
     launch later.  Raises ImageError and its kin, MissingToolError, ApplianceSpaceError.
     """
     node = chain_node(disk, folder, index)
@@ -125,10 +125,18 @@ def _json_name(path: Path, alias: Path) -> str:
 
 
 def _probe_size(disk: Disk, node: Node) -> int:
-    spec = "json:" + json.dumps(node)
+    # info does not open the backing nodes (and trips over their options): it gives the size of
+    # the top one, and map then opens them all.
+    alone = {**node, "backing": None} if "backing" in node else node
+    spec = "json:" + json.dumps(alone)
     try:
         done = run(["qemu-img", "info", "--output=json", spec], timeout=OPEN_TIMEOUT)
         size = int(json.loads(done.stdout)["virtual-size"])
+        if node.get("backing"):
+            spec = "json:" + json.dumps(node)
+            run(
+                ["qemu-img", "map", "--output=json", "--max-length=512", spec], timeout=OPEN_TIMEOUT
+            )
     except ToolError as error:
         raise _open_error(disk, error, spec) from error
     except (ValueError, KeyError, TypeError) as error:
