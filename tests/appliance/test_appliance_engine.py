@@ -58,9 +58,9 @@ def make_ext4(folder: Path, name: str, files: dict[bytes, bytes], size: str = "2
     source.mkdir()
     for path, content in files.items():
         target = os.fsencode(source) + b"/" + path
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        with open(target, "wb") as stream:
-            stream.write(content)
+        file = Path(os.fsdecode(target))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
     image = folder / name
     tool("mkfs.ext4", "-q", "-F", "-d", source, image, size)
     return image
