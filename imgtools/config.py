@@ -75,7 +75,10 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
 def _read_file(path: Path, *, explicit: bool) -> dict[str, object]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError) as error:
+        if isinstance(error, PermissionError) and explicit:
+            raise ConfigError(f"{path}: {error.strerror} (IMGTOOLS_CONFIG)") from None
+        # Another user's home, as under su or sudo -u, is no configuration of ours.
         if explicit:
             raise ConfigError(f"{path}: no such configuration file (IMGTOOLS_CONFIG)") from None
         return {}
