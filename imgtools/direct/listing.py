@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from imgtools.direct.partitions import TableEntry
 from imgtools.direct.scan import Node, Scan
@@ -139,33 +140,35 @@ def _on(scan: Scan, node: Node) -> list[Filesystem]:
         raise DirectUnsupportedError(f"{node.name}: the direct engine cannot read {found.type}")
     if found.type.endswith("_member") or found.type in NOT_LISTED:
         return []
-    whole = _filesystem(node, node.name, found.type or "unknown")
+    whole = _filesystem(node, found.type or "unknown")
     if found.type != "btrfs":
         return [whole]
-    return [whole, *_subvolumes(scan, node)]
+    return [whole, *_subvolumes(scan, node, whole)]
 
 
-def _filesystem(node: Node, device: str, kind: str) -> Filesystem:
+def _filesystem(node: Node, kind: str) -> Filesystem:
     assert node.found is not None
     return Filesystem(
-        device=device,
+        device=node.name,
         type=kind,
         label=node.found.label,
         uuid=node.found.uuid,
         size=node.stream.size,
-        parents=node.parents,
+        parents=tuple(sorted(node.parents)),
         disks=tuple(sorted(node.disks)),
     )
 
 
-def _subvolumes(scan: Scan, node: Node) -> list[Filesystem]:
+def _subvolumes(scan: Scan, node: Node, whole: Filesystem) -> list[Filesystem]:
     from imgtools.direct.filesystems import btrfs_subvolumes
 
     volumes = btrfs_subvolumes([node.stream, *scan.siblings(node)])
+    paths = [path for number, path in volumes.subvolumes if number != volumes.default_id]
     return [
-        _filesystem(
-            node, f"btrfsvol:{node.name}/{path.decode('utf-8', 'surrogateescape')}", "btrfs"
+        replace(
+            whole,
+            device=f"btrfsvol:{node.name}/{path.decode('utf-8', 'surrogateescape')}",
+            parents=(node.name,),
         )
-        for identifier, path in volumes.subvolumes
-        if identifier != volumes.default_id
+        for path in paths
     ]

@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from imgtools.direct.importing import import_only
-from imgtools.direct.streams import Adapter, BlockStream
-from imgtools.errors import DamagedError, DirectUnsupportedError
+from imgtools.direct.streams import Adapter, BlockStream, Window
+from imgtools.direct.xts import XtsStream
+from imgtools.errors import DamagedError, DirectUnsupportedError, MissingBindingError
 from imgtools.model import KeySpec
 
+SECTOR = 512
 MAX_ITERATIONS = 20_000_000  # PBKDF2: about ten seconds
 MAX_MEMORY_KIB = 1 << 20  # Argon2: cryptsetup's own default limit, 1 GiB
 MAX_PASSES_KIB = 16 << 20
@@ -27,6 +29,7 @@ MAX_KEY_BYTES = 128
 MAX_STRIPES = 4000
 LUKS2_SIZES = tuple(1 << bits for bits in range(14, 23))  # header and JSON area
 KEY_ENABLED, KEY_DISABLED = 0x00AC71F3, 0x0000DEAD
+HASHES = {"sha1", "sha256", "sha512"}
 CIPHER = re.compile(r"aes-(xts-plain(64)?|cbc-(plain(64)?|essiv:sha256))")
 
 
@@ -73,12 +76,9 @@ def _whole(header: bytes) -> bool:
 
 
 def keys_for(device: str, uuid: str, keys: Sequence[KeySpec]) -> list[bytes]:
-    """The secrets given for this volume: by device name, by UUID, or for ``all``."""
-    return [key.secret for key in keys if key.id in ("all", uuid) or _same(key.id, device)]
-
-
-def _same(given: str, device: str) -> bool:
-    return re.sub(r"^/dev/[hv]d(?=[a-z])", "/dev/sd", given) == device
+    """The secrets given for this volume: by device name or UUID, then for ``all``."""
+    own = [key for key in keys if key.id == device or (uuid and key.id.lower() == uuid.lower())]
+    return [key.secret for key in (*own, *(key for key in keys if key.id == "all"))]
 
 
 def open_luks(
@@ -95,15 +95,53 @@ def open_luks(
     volume = fve.LUKS.__new__(fve.LUKS)  # its constructor would read unchecked headers
     volume.fh, volume.metadata = stream, metadata
     volume._active_volume_key = volume._active_keyslot_id = None  # noqa: SLF001
-    for number in list(metadata.keyslots):
-        _check_keyslot(metadata.keyslots[number], offset, device)
+    for slot in metadata.keyslots.values():
+        _check_keyslot(slot, offset, device)
+    for digest in metadata.digests.values():
+        if digest.type != "pbkdf2" or digest.hash not in HASHES:
+            raise DirectUnsupportedError(f"{device}: LUKS with an unusual digest")
+        if not 0 < digest.iterations <= MAX_ITERATIONS:
+            raise DirectUnsupportedError(f"{device}: a LUKS digest asks for too much")
+    volume._unlock_volume_key = lambda key, number: _volume_key(  # noqa: SLF001
+        stream, metadata.keyslots[number], key
+    )
     for secret in secrets:
         try:
             volume.unlock_with_passphrase(secret)
         except ValueError:
             continue
-        return Adapter(volume.open(), size)
+        return _plain(volume, Window(stream, offset, size))
     return None
+
+
+def _plain(volume: Any, payload: Window) -> BlockStream:
+    """The decrypted payload of an unlocked volume."""
+    (segment,) = volume.metadata.segments.values()
+    if not segment.encryption.startswith("aes-xts"):
+        return Adapter(volume.open(), payload.size)
+    return XtsStream(
+        payload,
+        volume._active_volume_key,  # noqa: SLF001
+        sector=segment.sector_size,
+        tweak=segment.iv_tweak or 0,
+        narrow=not segment.encryption.endswith("64"),
+    )
+
+
+def _volume_key(stream: BlockStream, slot: Any, key: bytes) -> bytes:
+    """Decrypt a slot's key material and merge its stripes."""
+    length = slot.key_size * slot.af.stripes
+    area = Window(stream, slot.area.offset, -(-length // SECTOR) * SECTOR)
+    if slot.area.encryption.startswith("aes-xts"):
+        narrow = not slot.area.encryption.endswith("64")
+        material = XtsStream(area, key, narrow=narrow).read_at(0, length)
+    else:
+        crypto: Any = import_only("dissect.fve.crypto")
+        cipher = crypto.create_cipher(slot.area.encryption, key, len(key) * 8)
+        material = cipher.decrypt(area.read_at(0, area.size))[:length]
+    merge = import_only("dissect.fve.luks.af").merge
+    merged: bytes = merge(material, slot.key_size, slot.af.stripes, slot.af.hash)
+    return merged
 
 
 def _metadata(header: LuksHeader, device: str) -> Any:
@@ -148,6 +186,14 @@ def _check_segment(metadata: Any, available: int, device: str) -> tuple[int, int
 def _check_keyslot(slot: Any, payload: int, device: str) -> None:
     """Refuse what would cost too much time or memory."""
     kdf, area, split = slot.kdf, slot.area, slot.af
+    # What dissect cannot do it reports as a wrong key, so it is not asked.
+    hashes = {split.hash, kdf.hash} if kdf.type == "pbkdf2" else {split.hash}
+    if hashes - HASHES:
+        raise DirectUnsupportedError(f"{device}: LUKS with the hashes {sorted(map(str, hashes))}")
+    if kdf.type != "pbkdf2" and not import_only("dissect.fve.crypto.argon2").HAS_ARGON2:
+        raise MissingBindingError(
+            f"{device}: no library for Argon2", hint="pip install argon2-cffi"
+        )
     if kdf.type == "pbkdf2":
         affordable = 0 < kdf.iterations <= MAX_ITERATIONS
     else:

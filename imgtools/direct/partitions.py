@@ -22,11 +22,7 @@ MAX_GPT_ENTRIES = 4096  # the kernel takes up to 4 MiB of them; none needs more 
 EXTENDED_TYPES = (0x05, 0x0F, 0x85)
 PROTECTIVE = 0xEE
 ZERO_GUID = UUID(int=0)
-LEGACY_BOOT = 1 << 2  # GPT attribute: parted shows it as the flag legacy_boot
-BOOT_GUIDS = (  # types that parted 3.5 shows with a flag named boot or bls_boot
-    "C12A7328-F81F-11D2-BA4B-00A0C93EC93B",
-    "BC13C2FF-59E6-4262-A352-B275FD6F7172",
-)
+LEGACY_BOOT = 1 << 2  # GPT's own mark; an EFI system partition carries none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,7 +286,7 @@ def _gpt_entries(
                 gpt_type=str(kind).upper(),
                 gpt_guid=str(UUID(bytes_le=raw[16:32])).upper(),
                 label=_name(raw[56:128]),
-                bootable=str(kind).upper() in BOOT_GUIDS or bool(flags & LEGACY_BOOT),
+                bootable=bool(flags & LEGACY_BOOT),
             )
         )
     return entries

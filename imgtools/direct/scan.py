@@ -188,7 +188,7 @@ class _Scanner:
                 uuid=array.uuid,
                 parents=array.devices,
                 degraded=array.degraded,
-                set_name=array.name,
+                set_name=array.name.rpartition(":")[2],
             )
         )
 
@@ -210,9 +210,9 @@ class _Scanner:
             LuksVolume(device=node.name, uuid=header.uuid, version=header.version, mapped=mapped)
         )
         if stream is None or mapped is None:
-            why = "none of the keys given opens it" if secrets else "no key was given for it"
-            message = f"{node.name}: encrypted, and {why}; its content is not shown"
-            self.result.warnings.append(Notice(code="luks.locked", message=message))
+            reason = "no key given opens it" if self.keys else "no key was given"
+            message = f"{node.name}: is encrypted and {reason}"
+            self.result.warnings.append(Notice(code="image.encrypted", message=message))
             return False
         self._add(
             Node(

@@ -72,7 +72,7 @@ def test_gpt(tmp_path: Path) -> None:
     assert table.kind == "gpt"
     assert [(e.number, e.start, e.size) for e in table.entries] == listed(path)
     assert [e.label for e in table.entries] == ["EFI System", "bios", "rööt", ""]
-    assert [e.bootable for e in table.entries] == [True, False, True, False]
+    assert [e.bootable for e in table.entries] == [False, False, True, False]
     assert table.entries[3].gpt_type == "E6D6D379-F507-44C2-A23C-238F2A3DF928"
 
 
