@@ -133,8 +133,7 @@ def _print_guest(guest: Inspection, *, applications: bool, services: bool) -> No
 
 
 def _facts(guest: Inspection) -> Iterator[tuple[str, str]]:
-    version = f"{guest.major_version}.{guest.minor_version}"
-    named = f"{guest.distro} {version}" if version != "0.0" else guest.distro
+    named = f"{guest.distro} {guest.version}".strip()
     yield "System", ", ".join(filter(None, (guest.type, named, guest.arch)))
     yield "Variant", guest.product_variant
     yield "Build", guest.build_id
@@ -176,7 +175,7 @@ Table = tuple[list[list[str]], tuple[int, ...]]
 
 def _tables(guest: Inspection, *, applications: bool, services: bool) -> Iterator[Table]:
     yield _filesystem_table(guest)
-    kernels = [[k.version, k.path, k.initramfs or "-"] for k in guest.kernels]
+    kernels = [[k.version, k.path, "yes" if k.initramfs else "none"] for k in guest.kernels]
     yield [["Kernel", "Image", "Initramfs"], *kernels], ()
     users = [
         [user.name, str(user.uid), user.shell, user.home, ", ".join(_logins(user)) or "none"]

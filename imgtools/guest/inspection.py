@@ -154,3 +154,12 @@ class Inspection:
     applications: tuple[Application, ...] = ()
     icon: str = ""
     warnings: tuple[Notice, ...] = ()
+
+    @property
+    def version(self) -> str:
+        """The version as people write it: ``39``, ``9.3``, ``22.04``; empty if there is none."""
+        if not (self.major_version or self.minor_version):
+            return ""
+        if "ubuntu" in (self.distro, *self.id_like):
+            return f"{self.major_version}.{self.minor_version:02}"
+        return str(self.major_version) + (f".{self.minor_version}" if self.minor_version else "")
