@@ -63,16 +63,17 @@ def test_a_running_domain_is_read_with_a_warning_and_not_disturbed(
     assert _locks(disk) == before
     assert virsh("domstate", domain.name) == "paused"
     # The guest can still write (here between the partition table and the first partition).
-    node = json.loads(
-        virsh("qemu-monitor-command", domain.name, '{"execute": "query-named-block-nodes"}')
-    )["return"]
-    name = next(
-        one["node-name"] for one in node if one["file"] == str(disk) and one["drv"] == "qcow2"
-    )
-    written = virsh(
-        "qemu-monitor-command", "--hmp", domain.name, f'qemu-io {name} "write -P 7 65536 512"'
-    )
-    assert "wrote 512/512 bytes" in written
+    backend = "/machine/peripheral/virtio-disk0/virtio-backend"
+    for action in ("write -P 7 65536 512", "flush"):
+        command = f'qemu-io -d {backend} "{action}"'
+        assert virsh("qemu-monitor-command", "--hmp", domain.name, command) == ""
+    virsh("destroy", domain.name)
+    read = subprocess.run(
+        ["qemu-io", "-r", "-f", "qcow2", "-c", "read -P 7 65536 512", disk],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "read 512/512 bytes" in read.stdout
+    assert "verification failed" not in read.stdout
 
 
 def test_a_disk_in_a_storage_pool(
