@@ -158,7 +158,7 @@ def _parse_0(raw: bytes, offset: int, device: str) -> Superblock:
         data_size=offset,
         role=words[995] if in_sync else None,
         events=words[40] << 32 | words[39],
-        clean=bool(words[32] & 1),
+        clean=bool(words[33] & 1),
         minor=words[11],
     )
 
