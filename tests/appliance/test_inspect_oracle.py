@@ -56,12 +56,13 @@ def test_other_package_formats_and_multiboot(image: Image, engine: str) -> None:
     assert canonical(ours(engine, *words)) == canonical(oracle)
 
 
-FAMILIES = ("fedora", "rhel", "centos", "rocky", "almalinux", "opensuse", "sles", "unknown")
+# Without sles: its LABEL=root is also almalinux's, and libguestfs takes any disk's.
+FAMILIES = ("fedora", "rhel", "centos", "rocky", "almalinux", "opensuse", "unknown")
 
 
 @pytest.mark.parametrize("engine", ["direct", "appliance"])
 def test_other_families(image: Image, engine: str) -> None:
-    """Without packages: on a Debian host virt-inspector cannot read an rpm database in SQLite."""
+    """Without packages: on a Debian host virt-inspector can read no rpm database."""
     words = [w for name in FAMILIES for w in ("-a", image(name))]
     oracle = etree.fromstring(virt("virt-inspector", "--no-applications", "--format=qcow2", *words))
     assert len(oracle) == len(FAMILIES)
@@ -83,10 +84,10 @@ def improved(oracle: etree._Element) -> etree._Element:
         if product.startswith("AlmaLinux"):
             system.find("osinfo").text = "almalinux9"
         if product.startswith("Acme OS"):
-            _insert(system, "distro", "debian", before="product_name")
+            _insert(system, "distro", "ubuntu", before="product_name")
             _insert(system, "package_format", "deb", before="hostname")
             _insert(system, "package_management", "apt", before="hostname")
-            _insert(system, "osinfo", "acme7.2", before="mountpoints")
+            _insert(system, "osinfo", "acmeos7.2", before="mountpoints")
     return oracle
 
 
