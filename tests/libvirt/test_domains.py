@@ -136,18 +136,3 @@ def test_no_such_domain_exits_3_with_a_suggestion(
     assert (result.code, result.stdout) == (3, b"")
     assert "did you mean: imgtools-webserver" in result.stderr
     assert result.stderr.count("\n") == 1
-
-
-def test_a_remote_domains_images_are_not_here(tmp_path: Path) -> None:
-    # What a remote connection yields, without a second machine: the selection refuses.
-    from imgtools.errors import ImageNotFoundError
-    from imgtools.model import DiskRequest
-    from imgtools.workflow.selection import Target, resolve
-
-    target = Target(
-        name="web", requests=(DiskRequest(path=tmp_path / "w.img"),), remote="far.example"
-    )
-    with pytest.raises(ImageNotFoundError, match=r"is on far\.example, not here") as caught:
-        resolve(target)
-    assert caught.value.hint is not None
-    assert "nbd://far.example" in caught.value.hint
