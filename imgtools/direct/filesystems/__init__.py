@@ -18,10 +18,17 @@ def _ext(source: BlockStream) -> FileTree:
     return ExtTree(source)
 
 
+def _xfs(source: BlockStream) -> FileTree:
+    from imgtools.direct.filesystems.xfs import XfsTree
+
+    return XfsTree(source)
+
+
 _SINGLE: dict[str, Callable[[BlockStream], FileTree]] = {
     "ext2": _ext,
     "ext3": _ext,
     "ext4": _ext,
+    "xfs": _xfs,
 }
 
 
