@@ -1,11 +1,12 @@
 """Inspect every operating system on the disks.
 
 Ours is written once over `model.Engine`, so that both engines give the same document; only what is
-not Linux goes to libguestfs, through the appliance engine's ``inspect_foreign``.
+not Linux goes to libguestfs, see `imgtools.guest.foreign`.
 """
 
 from __future__ import annotations
 
+from imgtools.guest.foreign import inspect_foreign
 from imgtools.guest.inspection import Inspection
 from imgtools.guest.linux.inspect import inspect_linux
 from imgtools.guest.opening import Session
@@ -26,11 +27,11 @@ def inspect_guests(
     """
     scan = find_roots(session, tolerant=tolerant)
     storage = session.engine.storage()
-    results = [
+    results = inspect_foreign(scan, applications=applications)
+    results += [
         inspect_linux(root, storage, scan.mount, applications=applications, with_icon=icon)
         for root in scan.roots
     ]
-    results += [Inspection(root=device, type=kind) for device, kind in scan.foreign]
     for result in results:
         for warning in result.warnings:
             session.warn(warning.code, warning.message)

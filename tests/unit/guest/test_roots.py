@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from imgtools.errors import DirectUnsupportedError, NoGuestError, SeveralGuestsError
@@ -9,7 +11,14 @@ from imgtools.guest.inspecting import inspect_guests
 from imgtools.guest.linux.roots import kind_of_root
 from imgtools.guest.opening import Session
 from imgtools.guest.roots import open_guest_tree
-from imgtools.model import BlockDevice, EngineName, LuksVolume, Storage
+from imgtools.model import (
+    BlockDevice,
+    EngineName,
+    FileTree,
+    ForeignGuest,
+    LuksVolume,
+    Storage,
+)
 from tests.unit.guest.guests import DEBIAN, Files, MemoryEngine, filesystem, guest_tree, session_of
 
 pytestmark = pytest.mark.unit
@@ -142,7 +151,53 @@ def test_the_direct_engine_leaves_windows_to_the_appliance() -> None:
     # Asked for by name, it tells what it can.
     found = inspect_guests(session, tolerant=True)
     assert [(g.type, g.distro) for g in found] == [("linux", "debian"), ("windows", "")]
-    assert [w.code for w in session.warnings] == ["inspect.foreign"]
+    assert {w.code for w in session.warnings} == {"inspect.foreign"}
+
+
+class ForeignEngine(MemoryEngine):
+    """An engine that libguestfs answers through; asking it unmounts everything."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.mounted: list[str] = []
+
+    def mount(self, device: str) -> FileTree:
+        self.mounted.append(device)
+        return super().mount(device)
+
+    def inspect_foreign(self) -> list[ForeignGuest]:
+        self.mounted.clear()
+        return [
+            ForeignGuest(
+                root="/dev/sda2",
+                type="windows",
+                distro="windows",
+                product_name="Windows 10",
+                major=10,
+                mountpoints=(("/", "/dev/sda2"),),
+                filesystems=("/dev/sda2",),
+                drive_mappings=(("D", "/dev/sda3"), ("C", "/dev/sda2")),
+                windows_systemroot="/Windows",
+            )
+        ]
+
+
+def test_windows_through_libguestfs_beside_linux() -> None:
+    trees: dict[str, Files] = {"/dev/sda1": DEBIAN, "/dev/sda2": WINDOWS}
+    _, engine = session_of(trees)
+    foreign = ForeignEngine(trees, engine.storage())
+    session = Session(engine=foreign, disks=(), name="dual")
+    linux, windows = inspect_guests(session)
+    assert linux.hostname == "lemon"
+    assert foreign.mounted == ["/dev/sda1"]  # mounted again after libguestfs had its way
+    assert (windows.root, windows.product_name, windows.major_version) == (
+        "/dev/sda2",
+        "Windows 10",
+        10,
+    )
+    assert windows.windows is not None
+    assert windows.windows.drive_mappings == (("C", "/dev/sda2"), ("D", "/dev/sda3"))
+    assert [f.type for f in windows.filesystems] == ["ext4"]
 
 
 def test_no_system_says_so_and_names_the_encrypted_volume() -> None:
