@@ -24,11 +24,32 @@ def _xfs(source: BlockStream) -> FileTree:
     return XfsTree(source)
 
 
+def _fat(source: BlockStream) -> FileTree:
+    from imgtools.direct.filesystems.fat import FatTree
+
+    return FatTree(source)
+
+
+def _exfat(source: BlockStream) -> FileTree:
+    from imgtools.direct.filesystems.exfat import ExfatTree
+
+    return ExfatTree(source)
+
+
+def _squashfs(source: BlockStream) -> FileTree:
+    from imgtools.direct.filesystems.squashfs import SquashfsTree
+
+    return SquashfsTree(source)
+
+
 _SINGLE: dict[str, Callable[[BlockStream], FileTree]] = {
     "ext2": _ext,
     "ext3": _ext,
     "ext4": _ext,
     "xfs": _xfs,
+    "vfat": _fat,
+    "exfat": _exfat,
+    "squashfs": _squashfs,
 }
 
 
