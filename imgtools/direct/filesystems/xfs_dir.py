@@ -1,7 +1,7 @@
 """Directories of XFS: inside the inode, one block, or many data blocks.
 
-The hash indexes (leaf, node) only speed up the kernel's lookups: all names are in the data blocks.
-Source: "XFS Algorithms & Data Structures", chapter Directories; Linux fs/xfs/libxfs/xfs_da_format.h.
+The hash indexes (leaf, node) only speed up lookups: all names are in the data blocks.  Source:
+"XFS Algorithms & Data Structures", chapter Directories; Linux fs/xfs/libxfs/xfs_da_format.h.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Directories:
     def _short(self, data: bytes, owner: int) -> Iterator[Entry[int]]:
         count, wide = data[0], data[1]
         form, width = (">Q", 8) if wide else (">I", 4)
-        count = wide if wide > count else count
+        count = max(count, wide)
         at = 2 + width
         for _ in range(count):
             length = data[at]

@@ -55,7 +55,7 @@ class Inode:
         self.mode, self.version, self.form = struct.unpack_from(">HBB", raw, 2)
         self.flags2: int = 0
         self.core = 100
-        if raw[:2] != b"IN" or self.version != 3 and (sb.version == 5 or self.version > 2):
+        if raw[:2] != b"IN" or (self.version != 3 and (sb.version == 5 or self.version > 2)):
             raise DamagedError(f"XFS inode {number} is no inode")
         if self.version == 3:
             own, uuid = struct.unpack_from(">Q16s", raw, 152)

@@ -53,7 +53,7 @@ class Super:
     has_log_v2: bool
 
     def block_address(self, block: int, count: int = 1) -> int:
-        """The byte address of the filesystem block number ``block``, all ``count`` within its AG."""
+        """The byte address of ``count`` blocks from number ``block`` on, all in one AG."""
         group, inner = block >> self.ag_blocks_log, block & (1 << self.ag_blocks_log) - 1
         first = group * self.ag_blocks + inner
         if group >= self.ag_count or inner + count > self.ag_blocks or first + count > self.blocks:
