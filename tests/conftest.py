@@ -12,8 +12,13 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from hypothesis import settings
 
 import fixtures
+
+# How long one example takes says more about the machine's load than about us.
+settings.register_profile("imgtools", deadline=None)
+settings.load_profile("imgtools")
 
 BINDINGS = ("guestfs", "libguestfsmod")  # libvirt stays: its test:// driver lives in-process
 
