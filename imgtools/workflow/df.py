@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from imgtools.errors import (
     EXIT_FAILED,
@@ -19,8 +21,12 @@ from imgtools.guest.opening import Session
 from imgtools.model import EngineName, Notice, StatVFS
 from imgtools.workflow.selection import DiskArguments, Target, resolve, run_selected, targets
 
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
 # What one reader may need when it has to launch an appliance, in MiB.
 _MIB_PER_JOB = 768
+GRACE = 5.0  # seconds that interrupted readers get to clean up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,18 +85,43 @@ def _in_parallel(
     # Processes, since reading direct is Python's own work; and not forked ones, since a fork
     # of a process with threads (libvirt has some) may hang.
     import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
 
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_obey_the_parent)
+    try:
         futures = [pool.submit(guest_usage, target, arguments) for target in chosen]
-        try:
-            for target, future in zip(chosen, futures, strict=True):
-                try:
-                    yield future.result()
-                except Exception as error:  # noqa: BLE001 (a worker that died, whatever the way)
-                    yield _failed(target, ImgtoolsError(f"the reader stopped: {error}"))
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        for target, future in zip(chosen, futures, strict=True):
+            try:
+                yield future.result()
+            except Exception as error:  # noqa: BLE001 (a worker that died, whatever the way)
+                yield _failed(target, ImgtoolsError(f"the reader stopped: {error}"))
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        _end(multiprocessing.active_children())
+        raise
+    pool.shutdown()
+
+
+def _end(children: Sequence[BaseProcess]) -> None:
+    """Interrupted: let the workers clean up, but wait for none that is deep in a launch."""
+    for child in children:
+        child.terminate()
+    deadline = time.monotonic() + GRACE
+    for child in children:
+        child.join(max(0.0, deadline - time.monotonic()))
+        if child.is_alive():
+            child.kill()
+
+
+def _obey_the_parent() -> None:
+    """In a worker: the parent alone answers Ctrl-C; its SIGTERM ends us with clean-up."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _leave)
+
+
+def _leave(_number: int, _frame: object) -> None:
+    raise SystemExit(128 + signal.SIGTERM)
 
 
 def guest_usage(target: Target, arguments: DiskArguments) -> GuestUsage:
