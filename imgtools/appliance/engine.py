@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from imgtools.appliance.foreign import inspect_foreign
 from imgtools.appliance.launch import Appliance
-from imgtools.appliance.mounting import mount
+from imgtools.appliance.mounting import mount, separate_clones
 from imgtools.appliance.storage import Builder
 from imgtools.appliance.survey import (
     ACTIVATE,
@@ -92,12 +92,20 @@ class ApplianceEngine:
             self._trees[device] = ApplianceTree(self.appliance, mountpoint)
         return self._trees[device]
 
+    @property
+    def notices(self) -> list[Notice]:
+        """What was noticed so far, also after `storage` was made."""
+        return list(self._notices)
+
     def inspect_foreign(self) -> list[ForeignGuest]:
         """Guests that are not Linux, by libguestfs's own inspection.
 
         Call it before `mount`: libguestfs's inspection unmounts everything.
         """
-        self.storage()
+        storage = self.storage()
+        assert self._survey is not None
+        # One clone that cannot be mounted would end libguestfs's inspection of everything.
+        separate_clones(self.appliance, storage, self._survey)
         self._trees.clear()
         return inspect_foreign(self.appliance, self._notices)
 

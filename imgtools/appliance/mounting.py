@@ -27,7 +27,7 @@ case $devices in *[!0-9]1) ;; *) btrfs device scan >/dev/null 2>&1; exit 0;; esa
 btrfs device scan --forget >/dev/null 2>&1
 shift
 for device; do btrfstune -f -m "$device" >/dev/null 2>&1; done
-btrfs device scan --forget >/dev/null 2>&1
+btrfs device scan >/dev/null 2>&1
 exit 0
 """
 
@@ -56,6 +56,13 @@ def mount(
             return
     appliance.call(lambda lib: lib.status("rmmountpoint", mountpoint))
     raise GuestOperationError(f"{device}: cannot be mounted: {mount_reason(reasons[0])}")
+
+
+def separate_clones(appliance: Appliance, storage: Storage, survey: Survey) -> None:
+    """Give clones of one btrfs UUIDs of their own, so that each can be mounted."""
+    for one in storage.filesystems:
+        if one.type == "btrfs" and not _is_subvolume(one):
+            _prepare_btrfs(appliance, storage, survey, one)
 
 
 def _mount_options(lib: Library, options: bytes, at: tuple[bytes, bytes]) -> int:
