@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from imgtools.direct.guard import guard
-from imgtools.direct.streams import BlockStream, Cached, FileStream
+from imgtools.direct.streams import CACHE_BLOCKS, BlockStream, Cached, FileStream
 from imgtools.errors import DirectUnsupportedError
 from imgtools.model import Disk, ImageLayer
 
 Opener = Callable[[ImageLayer, BlockStream | None], BlockStream]
 
 
-def open_disk(disk: Disk) -> Cached:
+def open_disk(disk: Disk, *, cache_blocks: int = CACHE_BLOCKS) -> Cached:
     """Return the bytes that the guest sees on ``disk``, ``virtual_size`` of them.
 
     Only the files that ``disk.layers`` names are opened, never one that a header names.  Raises
@@ -26,7 +26,7 @@ def open_disk(disk: Disk) -> Cached:
         with guard(str(layer.path)):
             stream = _open_layer(layer, stream)
     assert stream is not None
-    return Cached(stream, disk.name)
+    return Cached(stream, disk.name, cache_blocks)
 
 
 def _open_layer(layer: ImageLayer, backing: BlockStream | None) -> BlockStream:

@@ -73,3 +73,4 @@ class DirectEngine:
         if self._scan is not None:
             for node in self._scan.of_kind("disk"):
                 node.stream.close()
+            self._scan = None

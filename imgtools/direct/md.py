@@ -76,12 +76,25 @@ def find_superblock(stream: BlockStream) -> tuple[int, int] | None:
         (0, 1),
         (0x1000, 2),
     ):
-        head = stream.read_at(offset, 8) if offset >= 0 else b""
-        if len(head) < 8 or struct.unpack("<I", head[:4])[0] != MAGIC:
+        head = stream.read_at(offset, 152) if offset >= 0 else b""
+        if len(head) < 152 or struct.unpack_from("<I", head)[0] != MAGIC:
             continue
-        if struct.unpack("<I", head[4:])[0] == (0 if minor == 90 else 1):
+        major, where = struct.unpack_from("<I", head, 4)[0], struct.unpack_from("<Q", head, 144)[0]
+        if (major == 0 and minor == 90) or (major == 1 and where * SECTOR == offset):
             return offset, minor
     return None
+
+
+def covers_whole_disk(stream: BlockStream, largest: int, device: str) -> bool:
+    """True if a partitioned disk is itself a member, its superblock being at its end.
+
+    A 0.90 superblock stands at the same place for the disk and for a last partition that
+    reaches its end; it is the disk's when it speaks of more than the ``largest`` partition.
+    """
+    place = find_superblock(stream)
+    if place is None:
+        return False
+    return place[1] != 90 or read_member(stream, device).superblock.component_size > largest
 
 
 def read_member(stream: BlockStream, device: str) -> Member:

@@ -14,7 +14,7 @@ from typing import Literal
 from imgtools.direct import luks, lvm, md, probe
 from imgtools.direct.disk import open_disk
 from imgtools.direct.partitions import Table, read_table
-from imgtools.direct.streams import BlockStream, Cached, Window
+from imgtools.direct.streams import CACHE_BLOCKS, BlockStream, Cached, Window
 from imgtools.errors import DamagedError, DirectUnsupportedError
 from imgtools.model import Disk, KeySpec, LuksVolume, MdDevice, Notice, unique_vg_names
 
@@ -93,7 +93,7 @@ def scan(disks: Sequence[Disk], keys: Sequence[KeySpec]) -> Scan:
     if len(disks) > MAX_DISKS:
         raise DirectUnsupportedError(f"{len(disks)} disks are too many")
     result = Scan()
-    scanner = _Scanner(result, keys)
+    scanner = _Scanner(result, keys, max(16, CACHE_BLOCKS // max(1, len(disks))))
     for index, disk in enumerate(disks):
         scanner.add_disk(disk, index)
     scanner.run()
@@ -101,23 +101,26 @@ def scan(disks: Sequence[Disk], keys: Sequence[KeySpec]) -> Scan:
 
 
 class _Scanner:
-    def __init__(self, result: Scan, keys: Sequence[KeySpec]) -> None:
+    def __init__(self, result: Scan, keys: Sequence[KeySpec], cache_blocks: int) -> None:
         self.result = result
+        self.cache_blocks = cache_blocks
         self.keys = keys
         self.members: list[Node] = []
         self.encrypted: list[Node] = []
         self.grouped = 0
 
     def add_disk(self, disk: Disk, index: int) -> None:
-        stream = open_disk(disk)
+        stream = open_disk(disk, cache_blocks=self.cache_blocks)
         sector = disk.request.block_size
         name = disk_name(index)
         table = read_table(stream, sector, name)
         disks = frozenset((index,))
         node = Node(name=name, kind="disk", stream=stream, disks=disks, table=table)
         self.result.nodes[name] = node
-        if table is None:
+        if table is None or not table.entries:
             return
+        if md.covers_whole_disk(stream, max(entry.size for entry in table.entries), name):
+            raise DirectUnsupportedError(f"{name}: partitions on a disk of an MD array")
         for entry in table.entries:
             self.result.nodes[f"{name}{entry.number}"] = Node(
                 name=f"{name}{entry.number}",

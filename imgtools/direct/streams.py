@@ -19,7 +19,7 @@ from imgtools.direct.guard import translate
 from imgtools.errors import DamagedError, ImageUnreadableError
 
 CACHE_BLOCK = 1 << 16
-CACHE_BLOCKS = 256  # 16 MiB a disk
+CACHE_BLOCKS = 256  # 16 MiB; several disks share them
 
 
 class BlockStream(io.RawIOBase, BinaryIO):
@@ -205,10 +205,11 @@ class Cached(BlockStream):
     Whatever the source raises comes out as an error of ours about ``what``.
     """
 
-    def __init__(self, source: BlockStream, what: str) -> None:
+    def __init__(self, source: BlockStream, what: str, blocks: int = CACHE_BLOCKS) -> None:
         super().__init__(source.size)
         self._source = source
         self._what = what
+        self._keep = blocks
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
 
     def _fetch(self, offset: int, length: int) -> bytes:
@@ -222,7 +223,7 @@ class Cached(BlockStream):
         if block is None:
             block = self._fetch(index * CACHE_BLOCK, CACHE_BLOCK)
             self._blocks[index] = block
-            if len(self._blocks) > CACHE_BLOCKS:
+            if len(self._blocks) > self._keep:
                 self._blocks.popitem(last=False)
         else:
             self._blocks.move_to_end(index)
