@@ -170,7 +170,7 @@ class _Scanner:
         return True
 
     def _add_md(self, array: md.Array) -> None:
-        name = "/dev/md127"
+        name = f"/dev/md{_array_number(array)}"
         stream = Cached(array.stream, name)
         if read_table(stream, 512, name):
             raise DirectUnsupportedError(f"{name}: partitions on an MD array")
@@ -255,6 +255,16 @@ class _Scanner:
                 disks=self._disks(lv.devices),
             )
         )
+
+
+def _array_number(array: md.Array) -> int:
+    """The number that mdadm gives the only array: its own in the old format, else the last one."""
+    if array.minor is not None:
+        return array.minor
+    host, _, own = array.name.rpartition(":")
+    if own.isdigit() and host in ("", "(none)"):  # might be taken for one of the appliance's
+        raise DirectUnsupportedError(f"MD array {array.name}: its name is not certain")
+    return 127
 
 
 def _mapped_name(node: Node, uuid: str) -> str:

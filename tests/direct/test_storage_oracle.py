@@ -101,9 +101,10 @@ def test_lvm(oracle: Oracle) -> None:
     expected = oracle.g.pvs_full()
     canonical = oracle.g.canonical_device_name
     assert pvs == {(canonical(row["pv_name"]), row["pv_uuid"], row["pv_size"]) for row in expected}
-    vgs = [(vg.name, vg.uuid, vg.size) for vg in oracle.storage.vgs]
+    vgs = {(vg.name, vg.uuid, vg.size) for vg in oracle.storage.vgs}
     rows = oracle.g.vgs_full()
-    assert vgs == [(row["vg_name"], row["vg_uuid"], row["vg_size"]) for row in rows]
+    assert vgs == {(row["vg_name"], row["vg_uuid"], row["vg_size"]) for row in rows}
+    assert [vg.name for vg in oracle.storage.vgs] == oracle.g.vgs()
     assert [lv.name for lv in oracle.storage.lvs] == oracle.g.lvs()
     sizes = {(lv.uuid, lv.size) for lv in oracle.storage.lvs}
     assert sizes == {(row["lv_uuid"], row["lv_size"]) for row in oracle.g.lvs_full()}
