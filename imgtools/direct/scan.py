@@ -149,12 +149,19 @@ class _Scanner:
                 continue
             node.found = probe.probe(node.stream, node.name)
             if node.found.type == "LVM2_member":
-                if node.kind != "lv":  # LVM does not look inside its own volumes
-                    self.result.pvs.append(lvm.scan_pv(node.stream, node.name))
+                self._add_pv(node)
             elif node.found.type == "linux_raid_member":
                 self.members.append(node)
             elif node.found.type == "crypto_LUKS":
                 self.encrypted.append(node)
+
+    def _add_pv(self, node: Node) -> None:
+        if node.kind == "lv":  # LVM does not look inside its own volumes
+            return
+        if any(array.degraded and array.name == node.name for array in self.result.mds):
+            # The appliance starts degraded arrays only after it has activated LVM.
+            raise DirectUnsupportedError(f"{node.name}: LVM on a degraded MD array")
+        self.result.pvs.append(lvm.scan_pv(node.stream, node.name))
 
     def _assemble_md(self) -> bool:
         """Start the arrays of the members found since the last round."""
