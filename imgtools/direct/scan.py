@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from imgtools.direct import luks, lvm, md, probe
+from imgtools.direct import lvm, md, probe
 from imgtools.direct.disk import open_disk
 from imgtools.direct.partitions import Table, read_table
 from imgtools.direct.streams import CACHE_BLOCKS, BlockStream, Cached, Window
@@ -212,6 +212,8 @@ class _Scanner:
         return any(opened)
 
     def _open_one_luks(self, node: Node) -> bool:
+        from imgtools.direct import luks
+
         header = luks.read_header(node.stream, node.name)
         secrets = luks.keys_for(node.name, header.uuid, self.keys)
         stream = luks.open_luks(node.stream, header, secrets, node.name) if secrets else None
