@@ -98,7 +98,8 @@ def main() -> NoReturn:
 
 def run(argv: list[str]) -> int:
     """Run the command line ``argv`` and return the exit code."""
-    signal.signal(signal.SIGTERM, _on_terminate)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _on_terminate)
     try:
         return _invoke(argv)
     except (BrokenPipeError, _ReaderGoneError):
@@ -161,9 +162,9 @@ def _debugging(argv: list[str]) -> bool:
     return "--debug" in argv or os.environ.get("IMGTOOLS_DEBUG", "") not in ("", "0")
 
 
-def _on_terminate(_number: int, _frame: object) -> NoReturn:
+def _on_terminate(number: int, _frame: object) -> NoReturn:
     # Raised, not exited, so that appliances and overlays are cleaned up on the way out.
-    raise SystemExit(128 + signal.SIGTERM)
+    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":
