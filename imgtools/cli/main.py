@@ -99,7 +99,8 @@ def main() -> NoReturn:
 def run(argv: list[str]) -> int:
     """Run the command line ``argv`` and return the exit code."""
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _on_terminate)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _on_terminate)
     try:
         return _invoke(argv)
     except (BrokenPipeError, _ReaderGoneError):
