@@ -8,11 +8,18 @@ answer from one engine and half from the other would be no answer.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from imgtools.config import Config, EngineChoice
-from imgtools.errors import DirectError, MissingBindingError
+from imgtools.errors import (
+    ApplianceError,
+    DamagedError,
+    DirectError,
+    ImgtoolsError,
+    MissingBindingError,
+    MissingError,
+)
 from imgtools.model import Disk, Engine, EngineName, KeySpec, Notice
 
 T = TypeVar("T")
@@ -69,8 +76,29 @@ def run_on_engine(
     try:
         return _run(task, _open_direct(disks, keys), disks, name, "")
     except (DirectError, MissingBindingError) as error:
-        reason = error.message
-    return _run(task, _open_appliance(disks, keys, config), disks, name, reason)
+        refusal = error
+    return _fall_back(task, _open_appliance(disks, keys, config), disks, name, refusal)
+
+
+def _fall_back(
+    task: Callable[[Session], T],
+    engine: Engine,
+    disks: Sequence[Disk],
+    name: str,
+    refusal: ImgtoolsError,
+) -> Outcome[T]:
+    """Run ``task`` on the appliance after the direct engine's ``refusal``."""
+    try:
+        outcome = _run(task, engine, disks, name, refusal.message)
+    except (ApplianceError, MissingError) as error:
+        # Two causes, and either may be what the user can mend.
+        message = f"{error.message} (the appliance is needed: {refusal.message})"
+        raise type(error)(message, hint=error.hint) from error
+    if isinstance(refusal, DamagedError):
+        # The kernel may not mind, or not notice; the owner of the image should.
+        notice = Notice(code=refusal.code, message=f"{refusal.message}; read by the appliance")
+        outcome = replace(outcome, warnings=(notice, *outcome.warnings))
+    return outcome
 
 
 def _run(

@@ -15,7 +15,12 @@ import pytest
 
 import fixtures
 from imgtools.config import EngineChoice
-from imgtools.errors import DirectError, DirectUnsupportedError, ImgtoolsError, UncleanError
+from imgtools.errors import (
+    DamagedError,
+    DirectUnsupportedError,
+    ImgtoolsError,
+    UncleanError,
+)
 from imgtools.guest.inspecting import inspect_guests
 from imgtools.guest.opening import Outcome, Session, run_on_engine
 from imgtools.model import Disk, DiskRequest, KeySpec, StatVFS
@@ -28,7 +33,7 @@ HANDS = 7
 KEYS = [KeySpec(id="all", secret=fixtures.PASSPHRASE.encode())]
 
 # Fixtures that direct must refuse, and why; the rest it must read.
-REFUSED: dict[str, type[DirectError]] = {
+REFUSED: dict[str, type[ImgtoolsError]] = {
     "ext4-unclean": UncleanError,
     "lvm-unclean": UncleanError,
     "xfs-unclean": UncleanError,
@@ -38,6 +43,9 @@ REFUSED: dict[str, type[DirectError]] = {
     "udf": DirectUnsupportedError,
     "qed": DirectUnsupportedError,
     "qcow2-data-file": DirectUnsupportedError,
+    "lvm-snapshot": DirectUnsupportedError,
+    "lvm-raid1": DirectUnsupportedError,
+    "hostile-gpt-crc": DamagedError,
 }
 # Too slow to be read twice, or not an image; their own tests read them.
 LEFT_OUT = {"hostile-million-packages", "hostile-big-os-release"}
