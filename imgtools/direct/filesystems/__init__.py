@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from imgtools.direct.filesystems.base import as_blocks
 from imgtools.direct.guard import guard
 from imgtools.direct.streams import BlockStream
 from imgtools.errors import DirectUnsupportedError
 from imgtools.model import FileTree
+
+if TYPE_CHECKING:
+    from imgtools.direct.filesystems.cow_tree import BtrfsVolumes
 
 
 def _ext(source: BlockStream) -> FileTree:
@@ -62,7 +65,18 @@ def open_filesystem(
     ``subvolume``, a path from the top of the filesystem.  Raises DirectUnsupportedError,
     UncleanError when a journal needs replay, DamagedError.
     """
+    if fs_type == "btrfs":
+        from imgtools.direct.filesystems import cow_tree
+
+        return cow_tree.open_tree(streams, subvolume)
     with guard(f"the {fs_type} filesystem"):
         if fs_type not in _SINGLE:
             raise DirectUnsupportedError(f"the direct engine cannot read {fs_type}")
         return _SINGLE[fs_type](as_blocks(streams[0]))
+
+
+def btrfs_subvolumes(streams: list[BinaryIO]) -> BtrfsVolumes:
+    """The subvolumes of the btrfs on ``streams``.  Raises as `open_filesystem`."""
+    from imgtools.direct.filesystems import cow_tree
+
+    return cow_tree.list_subvolumes(streams)

@@ -236,6 +236,3 @@ class NodeTree(Generic[Node]):
         """Space and inodes of the whole filesystem, as the kernel counts them."""
         with guard(self._what):
             return self._space()
-
-
-from imgtools.direct.filesystems.lookup import Tree as Tree  # noqa: E402

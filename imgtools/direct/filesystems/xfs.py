@@ -112,8 +112,8 @@ class XfsTree(NodeTree[int]):
             return link_target(fork.data[: inode.size])
         target = b""
         for extent in self._mapper.extents(fork, node):
-            at = self._super.block_address(extent.block, extent.count)
-            length = min(extent.count * self._super.block_size, MAX_TARGET + 3 * LINK_HEADER)
+            at = self._super.block_address(extent.block, extent.length)
+            length = min(extent.length * self._super.block_size, MAX_TARGET + 3 * LINK_HEADER)
             raw = read_exactly(self._source, at, length, "an XFS symbolic link")
             target += self._link_part(raw, inode, len(target))
         if len(target) != inode.size:

@@ -72,7 +72,7 @@ class Attributes:
             return
         if any(extent.unwritten for extent in extents):
             raise DamagedError(f"XFS inode {owner}: its attributes were never written")
-        end = extents[-1].offset + extents[-1].count
+        end = extents[-1].offset + extents[-1].length
         stream = self._mapper.stream(extents, end * self._super.block_size)
         yield from self._leaves(stream, owner)
 

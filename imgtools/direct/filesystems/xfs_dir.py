@@ -70,7 +70,7 @@ class Directories:
             raise DamagedError(f"XFS directory {inode.number} was never written")
         if not extents or extents[0].offset:
             raise DamagedError(f"XFS directory {inode.number} has no first block")
-        single = extents[-1].offset + extents[-1].count == per_block
+        single = extents[-1].offset + extents[-1].length == per_block
         magic = (BLOCK_MAGIC if single else DATA_MAGIC)[self._super.version]
         stream = self._mapper.stream(extents, INDEX_START)
         for first, address in self._starts(extents, per_block, inode.number):
@@ -92,11 +92,11 @@ class Directories:
                 break
             if reached % per_block and extent.offset != reached:
                 raise DamagedError(f"XFS directory {owner}: a block is mapped in part")
-            base = self._super.block_address(extent.block, extent.count)
+            base = self._super.block_address(extent.block, extent.length)
             first = -(-extent.offset // per_block) * per_block
             if extent.offset % per_block and extent.offset != reached:
                 raise DamagedError(f"XFS directory {owner}: a block is mapped in part")
-            reached = extent.offset + extent.count
+            reached = extent.offset + extent.length
             for start in range(first, reached, per_block):
                 yield start, base + (start - extent.offset) * self._super.block_size
         if reached % per_block:

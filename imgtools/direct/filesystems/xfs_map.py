@@ -28,11 +28,11 @@ BMBT = {4: (b"BMAP", 24), 5: (b"BMA3", 72)}
 
 
 class Extent(NamedTuple):
-    """``count`` blocks from block ``offset`` of the file lie from filesystem block ``block``."""
+    """``length`` blocks from block ``offset`` of the file lie from filesystem block ``block``."""
 
     offset: int
     block: int
-    count: int
+    length: int
     unwritten: bool
 
 
@@ -136,9 +136,9 @@ class Mapper:
             raise DamagedError(f"XFS inode {owner}: {len(found)} of {fork.extents} extents")
         end = 0
         for extent in found:
-            if extent.offset < end or not extent.count:
+            if extent.offset < end or not extent.length:
                 raise DamagedError(f"XFS inode {owner}: extents overlap")
-            end = extent.offset + extent.count
+            end = extent.offset + extent.length
         return found
 
     def stream(self, extents: list[Extent], size: int) -> BlockStream:
@@ -147,8 +147,8 @@ class Mapper:
         written = [
             (
                 extent.offset * unit,
-                extent.count * unit,
-                self._super.block_address(extent.block, extent.count),
+                extent.length * unit,
+                self._super.block_address(extent.block, extent.length),
             )
             for extent in extents
             if not extent.unwritten
@@ -161,10 +161,10 @@ class Mapper:
             extent = Extent(
                 offset=high >> 9 & (1 << 54) - 1,
                 block=(high & 0x1FF) << 43 | low >> 21,
-                count=low & (1 << 21) - 1,
+                length=low & (1 << 21) - 1,
                 unwritten=bool(high >> 63),
             )
-            self._super.block_address(extent.block, extent.count)
+            self._super.block_address(extent.block, extent.length)
             found.append(extent)
         return found
 
