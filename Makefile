@@ -33,6 +33,7 @@ unit: setup
 	@$(PYTHON) -m pytest -m unit
 
 test: setup lint
+	@$(PYTHON) -m fixtures build --all
 	@$(PYTHON) -m pytest
 
 bench: setup

@@ -41,3 +41,8 @@ def import_only(name: str) -> ModuleType:
     finally:
         for stub_name in stubs:
             del sys.modules[stub_name]
+
+
+def zstd() -> ModuleType:
+    """The zstd module: in the standard library from Python 3.14 on, a backport before."""
+    return import_only("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from imgtools.direct.filesystems.cow_volume import WHAT, Volume
-from imgtools.direct.importing import import_only
+from imgtools.direct.importing import import_only, zstd
 from imgtools.direct.streams import BlockStream
 from imgtools.errors import DamagedError, DirectUnsupportedError
 
@@ -90,7 +90,7 @@ def inflate(raw: bytes, compression: int, size: int, sector: int) -> bytes:
     if compression == LZO:
         return _lzo(raw, size, sector)
     if compression == ZSTD:
-        decompressor: Any = import_only("backports.zstd").ZstdDecompressor()
+        decompressor: Any = zstd().ZstdDecompressor()
         data: bytes = decompressor.decompress(raw, size)
         return data
     raise DirectUnsupportedError(f"{WHAT}: compression {compression}")

@@ -64,7 +64,8 @@ class Chunk:
 
 
 def _crc32c(data: bytes) -> int:
-    value: int = import_only("dissect.util.hash.crc32c").crc32c(data)
+    # The package, not its module of the same name: it chooses the compiled form where there is one.
+    value: int = import_only("dissect.util.hash").crc32c.crc32c(data)
     return value
 
 

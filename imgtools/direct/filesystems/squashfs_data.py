@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from imgtools.direct.filesystems.base import read_exactly
-from imgtools.direct.importing import import_only
+from imgtools.direct.importing import import_only, zstd
 from imgtools.direct.streams import BlockStream
 from imgtools.errors import DamagedError, DirectUnsupportedError
 
@@ -232,5 +232,5 @@ def _lz4(raw: bytes, bound: int) -> bytes:
 
 
 def _zstd(raw: bytes, bound: int) -> bytes:
-    data: bytes = import_only("backports.zstd").ZstdDecompressor().decompress(raw, bound)
+    data: bytes = zstd().ZstdDecompressor().decompress(raw, bound)
     return data
