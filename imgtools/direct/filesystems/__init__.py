@@ -45,6 +45,12 @@ def _squashfs(source: BlockStream) -> FileTree:
     return SquashfsTree(source)
 
 
+def _ntfs(source: BlockStream) -> FileTree:
+    from imgtools.direct.filesystems.ntfs import NtfsTree
+
+    return NtfsTree(source)
+
+
 _SINGLE: dict[str, Callable[[BlockStream], FileTree]] = {
     "ext2": _ext,
     "ext3": _ext,
@@ -53,6 +59,7 @@ _SINGLE: dict[str, Callable[[BlockStream], FileTree]] = {
     "vfat": _fat,
     "exfat": _exfat,
     "squashfs": _squashfs,
+    "ntfs": _ntfs,
 }
 
 
