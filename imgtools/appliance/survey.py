@@ -68,7 +68,7 @@ for device in {btrfs}; do
         *[!0-9]1) btrfs device scan --forget >/dev/null 2>&1;;
         *) btrfs device scan >/dev/null 2>&1;;
     esac
-    if timeout 120 mount -t btrfs -o ro "$device" /tmp/imgtools.mnt 2>&1; then
+    if timeout 120 mount -t btrfs -o ro,subvolid=5 "$device" /tmp/imgtools.mnt 2>&1; then
         btrfs subvolume get-default /tmp/imgtools.mnt
         echo "@@subvolumes $device"
         btrfs subvolume list /tmp/imgtools.mnt
