@@ -19,7 +19,11 @@ from imgtools.direct.filesystems.xfs_attr import Attributes
 from imgtools.direct.filesystems.xfs_dir import Directories
 from imgtools.direct.filesystems.xfs_log import require_clean
 from imgtools.direct.filesystems.xfs_map import FORMAT_DEVICE, FORMAT_LOCAL, Inode, Mapper
-from imgtools.direct.filesystems.xfs_super import Super, read_superblock
+from imgtools.direct.filesystems.xfs_super import (
+    Super,
+    free_space_tree_blocks,
+    read_superblock,
+)
 from imgtools.direct.guard import guard
 from imgtools.direct.streams import BlockStream
 from imgtools.errors import DamagedError, DirectUnsupportedError
@@ -137,7 +141,8 @@ class XfsTree(NodeTree[int]):
         sb = self._super
         if sb.free_blocks > sb.blocks or sb.free_inodes > sb.inodes:
             raise DirectUnsupportedError("the counters of this XFS are wrong")
-        free = max(0, sb.free_blocks - SET_ASIDE * sb.ag_count)
+        held = SET_ASIDE * sb.ag_count + free_space_tree_blocks(self._source, sb)
+        free = max(0, sb.free_blocks - held)
         files = sb.inodes + (free << sb.inodes_per_block_log)
         if sb.inode_percent:
             unit = max(1, INODES_PER_CHUNK >> sb.inodes_per_block_log)

@@ -13,6 +13,7 @@ from imgtools.direct.streams import BlockStream
 from imgtools.errors import DamagedError, DirectUnsupportedError
 
 MAGIC = b"XFSB"
+MAX_GROUPS = 100_000
 VERSION_DIRV2 = 0x2000
 VERSION_CASELESS = 0x4000
 VERSION_MOREBITS = 0x8000
@@ -20,6 +21,8 @@ VERSION_SHARED = 0x0200
 FEATURES2_LAZY = 0x02
 FEATURES2_FTYPE = 0x200
 RO_COMPAT_KNOWN = 0x0F  # finobt, rmapbt, reflink, inobtcount
+RO_COMPAT_RMAP = 0x02
+RO_COMPAT_RESERVING = 0x07  # finobt, rmapbt, reflink
 INCOMPAT_FTYPE = 0x01
 INCOMPAT_META_UUID = 0x04
 INCOMPAT_NEEDSREPAIR = 0x10
@@ -50,7 +53,9 @@ class Super:
     free_blocks: int
     directory_block: int
     ftype: bool
-    has_log_v2: bool
+    has_rmap: bool
+    reserves: bool
+    sector: int
 
     def block_address(self, block: int, count: int = 1) -> int:
         """The byte address of ``count`` blocks from number ``block`` on, all in one AG."""
@@ -105,7 +110,9 @@ def read_superblock(source: BlockStream) -> Super:
         free_blocks=struct.unpack_from(">Q", raw, 144)[0],
         directory_block=block_size << min(raw[192], 16),
         ftype=bool(incompat & INCOMPAT_FTYPE if number == 5 else features2 & FEATURES2_FTYPE),
-        has_log_v2=bool(version & 0x400),
+        has_rmap=bool(ro_compat & RO_COMPAT_RMAP),
+        reserves=bool(ro_compat & RO_COMPAT_RESERVING),
+        sector=struct.unpack_from(">H", raw, 102)[0],
     )
     _check_geometry(raw, found, source.size)
     return found
@@ -134,6 +141,7 @@ def _check_geometry(raw: bytes, found: Super, size: int) -> None:
         and found.inode_size == 1 << raw[122]
         and found.block_size == found.inode_size << found.inodes_per_block_log
         and found.directory_block <= 65536
+        and 512 <= found.sector <= 32768
         and found.ag_blocks_log <= 31
         and 0 < found.ag_blocks <= 1 << found.ag_blocks_log
         and found.ag_blocks > 1 << found.ag_blocks_log >> 1
@@ -145,3 +153,24 @@ def _check_geometry(raw: bytes, found: Super, size: int) -> None:
         raise DamagedError("the XFS superblock contradicts itself")
     if found.blocks * found.block_size > size:
         raise DamagedError("this XFS is larger than its device")
+
+
+def free_space_tree_blocks(source: BlockStream, sb: Super) -> int:
+    """Blocks below the roots of the trees of free space, which the superblock counts as free.
+
+    The sum of all allocation groups, as mounting leaves it in m_allocbt_blks: without a feature
+    that reserves blocks it does not look at the groups, and the sum stays 0.
+    """
+    if not sb.reserves:
+        return 0
+    if sb.ag_count > MAX_GROUPS:
+        raise DirectUnsupportedError(f"XFS of {sb.ag_count} allocation groups")
+    total = 0
+    for group in range(sb.ag_count):
+        at = group * sb.ag_blocks * sb.block_size + sb.sector
+        raw = read_exactly(source, at, 512, "an XFS allocation group")
+        if raw[:4] != b"XAGF" or struct.unpack_from(">I", raw, 8)[0] != group:
+            raise DamagedError(f"XFS allocation group {group} has no header")
+        blocks, reverse = struct.unpack_from(">I", raw, 60)[0], struct.unpack_from(">I", raw, 80)[0]
+        total += max(0, blocks - (reverse - 1 if sb.has_rmap else 0))
+    return total
