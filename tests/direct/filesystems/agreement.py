@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from imgtools.errors import DirectUnsupportedError
 from imgtools.model import FileTree, Stat, kind_of_mode
 
-FIELDS = ("mode", "nlink", "uid", "gid", "size", "rdev", "blocks", "mtime_ns")
+FIELDS = ("ino", "mode", "nlink", "uid", "gid", "size", "rdev", "blksize", "blocks", "mtime_ns")
 SPACE = ("bsize", "frsize", "blocks", "bfree", "bavail", "files", "ffree")
 
 
@@ -38,9 +38,7 @@ def checksum(tree: FileTree, path: bytes) -> str:
 
 
 def _node(tree: FileTree, path: bytes, found: Stat, skip: frozenset[str]) -> dict[str, object]:
-    facts: dict[str, object] = {
-        name: getattr(found, name) for name in FIELDS if name not in skip
-    }
+    facts: dict[str, object] = {name: getattr(found, name) for name in FIELDS if name not in skip}
     if "xattrs" not in skip:
         facts["xattrs"] = tree.getxattrs(path)
     if found.kind == "l":
@@ -49,7 +47,9 @@ def _node(tree: FileTree, path: bytes, found: Stat, skip: frozenset[str]) -> dic
         facts["sha256"] = checksum(tree, path)
     elif found.kind == "d":
         facts["kinds"] = {
-            entry.name for entry in tree.scandir(path) if entry.kind not in ("u", _kind(tree, path, entry.name))
+            entry.name
+            for entry in tree.scandir(path)
+            if entry.kind not in ("u", _kind(tree, path, entry.name))
         }
     return facts
 
@@ -64,7 +64,10 @@ def differences(
     """What ``ours`` answers otherwise than ``theirs``, at most ``limit`` lines."""
     found: list[str] = []
     mine, other = dict(walk(ours)), dict(walk(theirs))
-    found += [f"{path!r} only in {'ours' if path in mine else 'theirs'}" for path in mine.keys() ^ other.keys()]
+    found += [
+        f"{path!r} only in {'ours' if path in mine else 'theirs'}"
+        for path in mine.keys() ^ other.keys()
+    ]
     for path in sorted(mine.keys() & other.keys()):
         if len(found) > limit:
             break
