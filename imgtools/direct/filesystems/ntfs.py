@@ -21,6 +21,7 @@ from imgtools.errors import (
     DirectUnsupportedError,
     GuestFileNotFoundError,
     GuestOperationError,
+    UncleanError,
 )
 from imgtools.model import Stat, StatVFS
 
@@ -47,8 +48,6 @@ class NtfsTree(NodeTree[int]):
         self._refuse_hibernated()
 
     def _refuse_hibernated(self) -> None:
-        from imgtools.errors import UncleanError
-
         for name, _, node in self._node_entries(ROOT):
             if name.lower() == b"hiberfil.sys":
                 head = self._volume.content(self._volume.record(node), DATA, "").read_at(0, 4)

@@ -152,11 +152,17 @@ class SquashfsTree(NodeTree[int]):
             size=inode.size,
             rdev=os.makedev(device >> 8 & 0xFFF, device & 0xFF | device >> 12 & 0xFFF00),
             blksize=DEVICE_BLOCK,
-            blocks=-(-(inode.size - inode.sparse) // 512) if inode.kind == FILE else 0,
+            blocks=self._sectors(inode),
             atime_ns=time,
             mtime_ns=time,
             ctime_ns=time,
         )
+
+    def _sectors(self, inode: Inode) -> int:
+        """st_blocks, which count the attributes as well (squashfs_read_inode)."""
+        sectors = -(-(inode.size - inode.sparse) // 512) if inode.kind == FILE else 0
+        place = self._xattr_place(inode)
+        return sectors if place is None else sectors + (place[3] - 1 >> 9) + 1
 
     # -- content ----------------------------------------------------------------------------------
 
@@ -199,21 +205,28 @@ class SquashfsTree(NodeTree[int]):
         blocks = Blocks(start=inode.start, sizes=sizes, fragment=fragment)
         return FileData(self._reader, found.size, blocks)
 
-    def _node_xattrs(self, node: int) -> dict[bytes, bytes]:
-        inode = self._inode(node)
+    def _xattr_place(self, inode: Inode) -> tuple[int, int, int, int] | None:
+        """Where the attributes are (base, reference), how many, and their size in bytes."""
         index = inode.xattr
         if inode.kind == LINK and inode.long:
             metadata = self._reader.seek(inode.rest)
             metadata.read(inode.size)
             (index,) = metadata.unpack("<I")
         if index == NO_XATTR or self._super.xattr_table == NOTHING:
-            return {}
+            return None
         table = read_exactly(self._source, self._super.xattr_table, 16, WHAT)
         values, count = struct.unpack_from("<QI", table)
         if index >= count:
             raise DamagedError(f"{WHAT}: attributes beyond the table")
         raw = self._reader.table(self._super.xattr_table + 16, index, 16)
-        reference, entries = struct.unpack_from("<QI", raw)
+        reference, entries, size = struct.unpack_from("<QII", raw)
+        return values, reference, entries, size
+
+    def _node_xattrs(self, node: int) -> dict[bytes, bytes]:
+        place = self._xattr_place(self._inode(node))
+        if place is None:
+            return {}
+        values, reference, entries, _ = place
         if entries > MAX_XATTRS:
             raise DirectUnsupportedError(f"{WHAT}: a file of {entries} attributes")
         return self._read_xattrs(values, reference, entries)
