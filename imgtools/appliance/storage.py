@@ -8,7 +8,7 @@ reserved and LDM ones, MD arrays, logical volumes, LDM volumes; members of anyth
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from imgtools.appliance.survey import Device, Survey, disk_index, disks_below, unescape
 from imgtools.model import (
@@ -52,7 +52,7 @@ class Builder:
         self.warnings: list[Notice] = []
         self.devices = list(survey.devices.values())
         # As lvm's own commands sort, which libguestfs lists by.
-        self.lvs_rows = sorted(survey.lvm("lv"), key=lambda row: (row["vg_name"], row["lv_name"]))
+        self.lvs_rows = sorted(survey.lvm("lv"), key=_lv_path)
         self.pvs_rows = sorted(survey.lvm("pv"), key=lambda row: row["pv_name"])
         groups = sorted(survey.lvm("vg"), key=lambda row: row["vg_name"])
         self._members = {row["vg_uuid"]: row for row in groups}
@@ -116,7 +116,7 @@ class Builder:
                 size=device.size,
                 level=facts.get("MD_LEVEL", ""),
                 uuid=facts.get("MD_UUID", ""),
-                parents=device.slaves,
+                parents=tuple(sorted(device.slaves)),
                 degraded=device.degraded,
                 set_name=facts.get("MD_NAME", "").rpartition(":")[2],
             )
@@ -204,7 +204,7 @@ class Builder:
                 label=self._label(device),
                 uuid=device.facts.get("ID_FS_UUID", ""),
                 size=device.size,
-                parents=self._parents(device),
+                parents=tuple(sorted(self._parents(device))),
                 disks=disks_below(self.survey, device),
             )
             yield one
@@ -287,3 +287,8 @@ def _hex(value: object) -> int:
         return int(str(value or "0"), 16)
     except ValueError:
         return 0
+
+
+def _lv_path(row: Mapping[str, str]) -> str:
+    """What libguestfs sorts logical volumes by: the whole name, so vg-x comes before vg."""
+    return f"/dev/{row['vg_name']}/{row['lv_name']}"

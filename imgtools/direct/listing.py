@@ -66,18 +66,21 @@ def _partitions(scan: Scan) -> list[Partition]:
 
 
 def _partition(disk: Node, kind: str, entry: TableEntry) -> Partition:
+    # mkfs.fat writes a table whose entry is the whole disk: a partition to the kernel, no table to
+    # parted, whose word libguestfs takes for everything but the name and the size.
+    bogus = kind == "msdos" and entry.start == 0
     return Partition(
         name=f"{disk.name}{entry.number}",
         size=entry.size,
         parent=disk.name,
         number=entry.number,
-        table=kind,
+        table="" if bogus else kind,
         start=entry.start,
-        mbr_id=entry.mbr_id,
+        mbr_id=0 if bogus else entry.mbr_id,
         gpt_type=entry.gpt_type,
         gpt_guid=entry.gpt_guid,
         label=entry.label,
-        bootable=entry.bootable,
+        bootable=entry.bootable and not bogus,
         extended=entry.extended,
     )
 

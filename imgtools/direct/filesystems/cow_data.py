@@ -86,14 +86,20 @@ def inflate(raw: bytes, compression: int, size: int, sector: int) -> bytes:
     if size > MAX_COMPRESSED:
         raise DamagedError(f"{WHAT}: a compressed extent of {size} bytes")
     if compression == ZLIB:
-        return zlib.decompressobj().decompress(raw, size)
+        return _complete(zlib.decompressobj(), raw, size)
     if compression == LZO:
         return _lzo(raw, size, sector)
     if compression == ZSTD:
-        decompressor: Any = zstd().ZstdDecompressor()
-        data: bytes = decompressor.decompress(raw, size)
-        return data
+        return _complete(zstd().ZstdDecompressor(), raw, size)
     raise DirectUnsupportedError(f"{WHAT}: compression {compression}")
+
+
+def _complete(decompressor: Any, raw: bytes, size: int) -> bytes:
+    """What a stream holds; it must end, or fill ``size``, or it was cut off."""
+    data: bytes = decompressor.decompress(raw, size)
+    if len(data) < size and not decompressor.eof:
+        raise DamagedError(f"{WHAT}: a compressed extent is cut off")
+    return data
 
 
 def _lzo(raw: bytes, size: int, sector: int) -> bytes:

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from imgtools.direct.filesystems.base import Entry, Memory, NodeTree, as_blocks
 from imgtools.direct.filesystems.cow_data import FileData, Piece, inflate
-from imgtools.direct.filesystems.cow_volume import WHAT, Item, Volume
+from imgtools.direct.filesystems.cow_volume import WHAT, Item, Tree, Volume
 from imgtools.direct.guard import guard
 from imgtools.direct.streams import BlockStream
 from imgtools.errors import DamagedError, DirectUnsupportedError, GuestFileNotFoundError
@@ -33,7 +33,6 @@ MAX_PIECES = 2_000_000
 MAX_DEPTH = 256
 
 Node = tuple[int, int]  # subvolume and inode number
-Tree = tuple[int, int]  # address and level of a tree's root
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,12 +49,11 @@ class Roots:
 
     def __init__(self, sources: list[BlockStream]) -> None:
         self.volume = Volume(sources)
-        self._root = (self.volume.super.root, self.volume.super.root_level)
         self.tree = lru_cache(256)(self._tree)
 
     def items(self, objectid: int, kind: int) -> Iterator[Item]:
         """Items of the tree of roots."""
-        return self.volume.items(self._root, objectid, kind)
+        return self.volume.items(self.volume.super.root, objectid, kind)
 
     def _tree(self, number: int) -> Tree:
         found = None
@@ -65,7 +63,8 @@ class Roots:
             found = data
         if found is None:
             raise DamagedError(f"{WHAT}: subvolume {number} has no root")
-        return struct.unpack_from("<Q", found, 176)[0], found[238]
+        generation, _, address = struct.unpack_from("<QQQ", found, 160)
+        return Tree(address, found[238], generation)
 
     def default(self) -> int:
         """The subvolume that is mounted when none is named."""
@@ -220,14 +219,15 @@ class BtrfsTree(NodeTree[Node]):
     def _node_content(self, node: Node, found: Stat) -> BlockStream:
         pieces: list[Piece] = []
         end = 0
-        for offset, raw in self._items(node, EXTENT_DATA):
+        items = self._items(node, EXTENT_DATA)
+        for offset, raw in items:
             if len(raw) < 21 or offset < end:
                 raise DamagedError(f"{WHAT}: bad extents")
             ram, compression, encryption, other, kind = struct.unpack_from("<QBBHB", raw, 8)
             if encryption or other:
                 raise DirectUnsupportedError(f"{WHAT} has encoded extents")
             if kind == INLINE:
-                if offset or found.size > 1 << 20:
+                if offset or found.size > 1 << 20 or next(items, None) is not None:
                     raise DamagedError(f"{WHAT}: a bad inline extent")
                 data = inflate(raw[21:], compression, ram, self._volume.super.sector)
                 return Memory(data[: found.size].ljust(found.size, b"\0"))

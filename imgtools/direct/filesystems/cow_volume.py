@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 from imgtools.direct.filesystems.base import read_exactly
 from imgtools.direct.importing import import_only
@@ -35,15 +36,22 @@ Item = tuple[int, bytes]  # the key's offset, and the data
 
 
 @dataclass(frozen=True, slots=True)
+class Tree:
+    """Where a tree's root is, and the transaction that wrote it."""
+
+    address: int
+    level: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
 class Super:
     """What of the superblock is needed; ``devid`` and ``generation`` are this device's."""
 
     fsid: bytes
     generation: int
-    root: int
-    root_level: int
-    chunk_root: int
-    chunk_level: int
+    root: Tree
+    chunks_root: Tree
     devices: int
     sector: int
     node: int
@@ -96,10 +104,8 @@ def read_super(source: BlockStream) -> Super:
     return Super(
         fsid=raw[0x20:0x30],
         generation=generation,
-        root=root,
-        root_level=raw[0xC6],
-        chunk_root=chunk_root,
-        chunk_level=raw[0xC7],
+        root=Tree(root, raw[0xC6], generation),
+        chunks_root=Tree(chunk_root, raw[0xC7], struct.unpack_from("<Q", raw, 0xA4)[0]),
         devices=devices,
         sector=sector,
         node=node,
@@ -137,7 +143,7 @@ class Volume:
             chunk = self._add_chunk(logical, raw[position + 17 :])
             position += 17 + 48 + 32 * len(chunk.stripes)
         self._sort()
-        found = list(self.items((self.super.chunk_root, self.super.chunk_level), 256, CHUNK_ITEM))
+        found = list(self.items(self.super.chunks_root, 256, CHUNK_ITEM))
         if len(found) > MAX_CHUNKS:
             raise DamagedError(f"{WHAT}: too many chunks")
         self._chunks.clear()
@@ -197,29 +203,32 @@ class Volume:
 
     # -- trees ------------------------------------------------------------------------------------
 
-    def _read_node(self, address: int, level: int) -> bytes:
+    def _read_node(self, address: int, level: int, generation: int) -> bytes:
         raw = self.read(address, self.super.node)
         count = struct.unpack_from("<I", raw, 0x60)[0]
         size = 33 if level else 25
         if (
             struct.unpack_from("<I", raw)[0] != _crc32c(raw[32:])
             or struct.unpack_from("<Q", raw, 0x30)[0] != address
+            or struct.unpack_from("<Q", raw, 0x50)[0] != generation
             or raw[0x64] != level
             or HEADER + count * size > len(raw)
         ):
             # The kernel would take the other copy of the node, if there is one.
             raise DamagedError(f"{WHAT}: a bad tree node at {address:#x}")
+        keys = [struct.unpack_from("<QBQ", raw, HEADER + i * size) for i in range(count)]
+        if any(one >= other for one, other in pairwise(keys)):
+            raise DamagedError(f"{WHAT}: keys out of order at {address:#x}")
         return raw
 
-    def items(self, tree: tuple[int, int], objectid: int, kind: int) -> Iterator[Item]:
-        """The items (objectid, kind, *) of the tree whose root is (address, level), in order."""
-        address, level = tree
-        if level > MAX_LEVEL:
-            raise DamagedError(f"{WHAT}: a tree of {level} levels")
-        yield from self._items(address, level, (objectid, kind))
+    def items(self, tree: Tree, objectid: int, kind: int) -> Iterator[Item]:
+        """The items (objectid, kind, *) of a tree, in order."""
+        if tree.level > MAX_LEVEL:
+            raise DamagedError(f"{WHAT}: a tree of {tree.level} levels")
+        raw = self._node(tree.address, tree.level, tree.generation)
+        yield from self._items(raw, tree.level, (objectid, kind))
 
-    def _items(self, address: int, level: int, wanted: tuple[int, int]) -> Iterator[Item]:
-        raw = self._node(address, level)
+    def _items(self, raw: bytes, level: int, wanted: tuple[int, int]) -> Iterator[Item]:
         step = 33 if level else 25
         count = struct.unpack_from("<I", raw, 0x60)[0]
         index = _first(raw, count, step, wanted, level)
@@ -228,13 +237,20 @@ class Volume:
             if (objectid, kind) > wanted:
                 return
             if level:
-                child = struct.unpack_from("<Q", raw, position + 17)[0]
-                yield from self._items(child, level - 1, wanted)
+                yield from self._items(self._child(raw, position, level - 1), level - 1, wanted)
             elif (objectid, kind) == wanted:
                 start, size = struct.unpack_from("<II", raw, position + 17)
                 if HEADER + start + size > len(raw):
                     raise DamagedError(f"{WHAT}: an item outside of its node")
                 yield offset, raw[HEADER + start : HEADER + start + size]
+
+    def _child(self, raw: bytes, position: int, level: int) -> bytes:
+        address, generation = struct.unpack_from("<QQ", raw, position + 17)
+        child = self._node(address, level, generation)
+        # Rising keys above and this below: no node is met twice, however the pointers are bent.
+        if child[HEADER : HEADER + 17] != raw[position : position + 17]:
+            raise DamagedError(f"{WHAT}: a tree node that is not its parent's")
+        return child
 
 
 def _first(raw: bytes, count: int, step: int, wanted: tuple[int, int], level: int) -> int:
