@@ -18,6 +18,7 @@ LOG_FILE, VOLUME = 2, 3
 VOLUME_INFORMATION, DATA = 0x70, 0x80
 COMPRESSED, ENCRYPTED, SPARSE = 0xFF, 0x4000, 0x8000
 IN_USE = 1
+ATTRIBUTE_LIST = 0x20
 DIRTY = 1
 NO_CLIENT = 0xFFFF
 LOG_CLEAN = 2
@@ -67,6 +68,9 @@ class Volume:
         header = record.header
         if not header.Flags & IN_USE or (sequence and header.SequenceNumber != sequence):
             raise DamagedError(f"NTFS file record {number} is not in use")
+        if record.attributes[ATTRIBUTE_LIST]:
+            # dissect believes the list: a lost or reused extension record would go unnoticed.
+            raise DirectUnsupportedError("an NTFS file whose attributes fill several records")
         return record
 
     def _attributes(self, record: Any, kind: int, name: str) -> list[Any]:
@@ -174,7 +178,8 @@ def require_clean(volume: Volume) -> None:
     if 512 <= page_size <= 65536:
         pages.append(log.read_at(page_size, 4096))
     states = [_restart(page) for page in pages if page[:4] == b"RSTR" and len(page) == 4096]
-    if not states or not max(states)[1]:
+    newest = max((lsn for lsn, _ in states), default=0)
+    if not states or not all(clean for lsn, clean in states if lsn == newest):
         raise UncleanError("the NTFS log needs replay")
 
 
