@@ -19,6 +19,7 @@ VOLUME_INFORMATION, DATA = 0x70, 0x80
 COMPRESSED, ENCRYPTED, SPARSE = 0xFF, 0x4000, 0x8000
 IN_USE = 1
 ATTRIBUTE_LIST = 0x20
+MAX_LIST = 256 << 10  # what NTFS allows
 DIRTY = 1
 NO_CLIENT = 0xFFFF
 LOG_CLEAN = 2
@@ -68,10 +69,43 @@ class Volume:
         header = record.header
         if not header.Flags & IN_USE or (sequence and header.SequenceNumber != sequence):
             raise DamagedError(f"NTFS file record {number} is not in use")
-        if record.attributes[ATTRIBUTE_LIST]:
-            # dissect believes the list: a lost or reused extension record would go unnoticed.
-            raise DirectUnsupportedError("an NTFS file whose attributes fill several records")
+        for holder in record.attributes[ATTRIBUTE_LIST]:
+            self._check_list(record, number, holder.header.data())
         return record
+
+    def _check_list(self, record: Any, number: int, raw: bytes) -> None:
+        """Every attribute that the list names is there, in a record that belongs to this file.
+
+        dissect believes the list: a lost or reused extension record would go unnoticed.
+        """
+        if len(raw) > MAX_LIST:
+            raise DamagedError("an NTFS attribute list is too large")
+        offset = 0
+        while offset < len(raw):
+            if offset + 26 > len(raw):
+                raise DamagedError("an NTFS attribute list is cut short")
+            kind, length, name_length, name_at, vcn, place = struct.unpack_from(
+                "<IHBBQQ", raw, offset
+            )
+            if length < 26 or length % 8 or offset + length > len(raw):
+                raise DamagedError("an NTFS attribute list is malformed")
+            start = offset + name_at
+            name = raw[start : start + 2 * name_length].decode("utf-16-le")
+            self._check_extension(number, place)
+            parts = [one.header for one in self._attributes(record, kind, name)]
+            if not any(one.resident or one.lowest_vcn == vcn for one in parts):
+                raise DamagedError("an NTFS attribute is not where its list says")
+            offset += length
+
+    def _check_extension(self, number: int, place: int) -> None:
+        other, sequence = place & 0xFFFFFFFFFFFF, place >> 48
+        if other == number:
+            return
+        header = self._ntfs.mft.get(other).header
+        base = header.BaseFileRecordSegment
+        owner = base.SegmentNumberLowPart | base.SegmentNumberHighPart << 32
+        if not header.Flags & IN_USE or header.SequenceNumber != sequence or owner != number:
+            raise DamagedError(f"NTFS file record {other} does not belong to {number}")
 
     def _attributes(self, record: Any, kind: int, name: str) -> list[Any]:
         return [one for one in record.attributes[kind] if one.header.name == name]
