@@ -12,7 +12,7 @@ from imgtools.errors import DirectUnsupportedError
 from imgtools.model import FileTree
 
 if TYPE_CHECKING:
-    from imgtools.direct.filesystems.cow_tree import BtrfsVolumes
+    from imgtools.direct.filesystems.btrfs import BtrfsVolumes
 
 
 def _ext(source: BlockStream) -> FileTree:
@@ -73,9 +73,9 @@ def open_filesystem(
     UncleanError when a journal needs replay, DamagedError.
     """
     if fs_type == "btrfs":
-        from imgtools.direct.filesystems import cow_tree
+        from imgtools.direct.filesystems import btrfs
 
-        return cow_tree.open_tree(streams, subvolume)
+        return btrfs.open_tree(streams, subvolume)
     with guard(f"the {fs_type} filesystem"):
         if fs_type not in _SINGLE:
             raise DirectUnsupportedError(f"the direct engine cannot read {fs_type}")
@@ -84,6 +84,6 @@ def open_filesystem(
 
 def btrfs_subvolumes(streams: list[BinaryIO]) -> BtrfsVolumes:
     """The subvolumes of the btrfs on ``streams``.  Raises as `open_filesystem`."""
-    from imgtools.direct.filesystems import cow_tree
+    from imgtools.direct.filesystems import btrfs
 
-    return cow_tree.list_subvolumes(streams)
+    return btrfs.list_subvolumes(streams)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from imgtools.direct.filesystems.cow_volume import WHAT, Volume
+from imgtools.direct.filesystems.btrfs_volume import WHAT, Volume
 from imgtools.direct.importing import import_only, zstd
 from imgtools.direct.streams import BlockStream
 from imgtools.errors import DamagedError, DirectUnsupportedError

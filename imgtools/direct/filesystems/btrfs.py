@@ -14,8 +14,8 @@ from functools import lru_cache
 from typing import BinaryIO
 
 from imgtools.direct.filesystems.base import Entry, Memory, NodeTree, as_blocks
-from imgtools.direct.filesystems.cow_data import FileData, Piece, inflate
-from imgtools.direct.filesystems.cow_volume import WHAT, Item, Tree, Volume
+from imgtools.direct.filesystems.btrfs_data import FileData, Piece, inflate
+from imgtools.direct.filesystems.btrfs_volume import WHAT, Item, Tree, Volume
 from imgtools.direct.guard import guard
 from imgtools.direct.streams import BlockStream
 from imgtools.errors import DamagedError, DirectUnsupportedError, GuestFileNotFoundError
