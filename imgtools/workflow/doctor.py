@@ -24,12 +24,6 @@ from imgtools.process import find_tool, run
 
 Status = Literal["ok", "warn", "fail"]
 
-DIRECT_PARTS = (
-    *("btrfs", "cstruct", "database", "extfs", "fat", "fve", "hypervisor", "ntfs"),
-    *("squashfs", "util", "volume", "xfs"),
-)
-"""The distributions ``dissect.*`` of the extra ``direct``."""
-
 DOCTOR = "imgtools doctor"
 """The hint of a failure that only a closer look explains."""
 
@@ -48,9 +42,10 @@ class Check:
 def examine(config: Config, *, connect: str = "", quick: bool = False) -> Iterator[Check]:
     """Yield each check when it is done; ``quick`` leaves out the appliance's launch (seconds)."""
     from imgtools.appliance import health
+    from imgtools.direct.health import libraries
 
     yield Check(name="python", status="ok", fact=f"{platform.python_version()}, {sys.executable}")
-    yield _ask("direct engine", _direct_parts, EXIT_MISSING)
+    yield _ask("direct engine", libraries, EXIT_MISSING)
     yield _ask("qemu-img", _qemu_img, EXIT_MISSING)
     found = [
         _ask("guestfs binding", health.binding, EXIT_MISSING),
@@ -84,20 +79,6 @@ def _ask(name: str, question: Callable[[], str], code: int, *, missing: Status =
         return Check(
             name=name, status=missing, fact=error.message, cure=error.hint or "", exit_code=code
         )
-
-
-def _direct_parts() -> str:
-    missing = []
-    for part in DIRECT_PARTS:
-        try:
-            importlib.import_module(f"dissect.{part}")
-        except ImportError:
-            missing.append(f"dissect.{part}")
-    if missing:
-        raise MissingBindingError(
-            f"not importable: {', '.join(missing)}", hint="pip install 'imgtools[direct]'"
-        )
-    return f"{len(DIRECT_PARTS)} dissect parts"
 
 
 def _qemu_img() -> str:

@@ -44,7 +44,7 @@ def _run(clean: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_no_binding_is_there(clean: Path) -> None:
-    for module in ("guestfs", "hivex", "libvirt", "dissect.volume"):
+    for module in ("guestfs", "hivex", "libvirt", "dissect.hypervisor"):
         done = subprocess.run(
             [clean / "python", "-c", f"import {module}"], capture_output=True, check=False
         )
@@ -72,8 +72,8 @@ def test_help_imports_nothing_heavy(clean: Path) -> None:
 
 
 def test_a_missing_binding_is_one_line_with_the_cure(clean: Path, tmp_path: Path) -> None:
-    image = tmp_path / "disk.img"
-    image.write_bytes(bytes(1 << 20))
+    image = tmp_path / "disk.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", image, "1M"], check=True)
     done = _run(clean, "inspect", "-a", image)
     assert done.returncode == 7
     assert "python3-guestfs" in done.stderr
@@ -83,6 +83,18 @@ def test_a_missing_binding_is_one_line_with_the_cure(clean: Path, tmp_path: Path
     error = json.loads(asked.stderr)["error"]
     assert error["code"] == "missing.binding"
     assert "imgtools[direct]" in error["hint"]
+
+
+def test_what_needs_no_library_is_read_without_one(clean: Path, tmp_path: Path) -> None:
+    image = tmp_path / "disk.img"
+    with image.open("wb") as stream:
+        stream.truncate(16 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-L", "plain", image], check=True)
+    done = _run(clean, "filesystems", "--format", "raw", "-a", image, "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["engine"] == "direct"
+    assert [(row["vfs"], row["label"]) for row in document["result"]] == [("ext4", "plain")]
 
 
 def test_the_wheel_carries_the_operations(clean: Path) -> None:
