@@ -17,8 +17,8 @@ def import_only(name: str) -> ModuleType:
 
     The parents are not left behind half made: whoever imports them later gets them whole.
     """
-    if name in sys.modules:
-        return sys.modules[name]
+    if (known := sys.modules.get(name)) is not None:
+        return known
     stubs: list[str] = []
     try:
         path: list[str] | None = None

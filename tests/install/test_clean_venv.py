@@ -94,7 +94,7 @@ def test_what_needs_no_library_is_read_without_one(clean: Path, tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert document["engine"] == "direct"
-    assert [(row["vfs"], row["label"]) for row in document["result"]] == [("ext4", "plain")]
+    assert [(row["vfs_type"], row["label"]) for row in document["result"]] == [("ext4", "plain")]
 
 
 def test_the_wheel_carries_the_operations(clean: Path) -> None:
