@@ -26,7 +26,8 @@ class Config:
     ``engine``: which engine reads.  ``connect``: libvirt URI, empty for libvirt's default.
     ``cache_dir``: where remembered facts and built appliances live.  ``memsize``: MiB for the
     appliance, 0 for libguestfs's default.  ``timeout``: seconds that a launch may take.
-    ``jobs``: how many guests to read at the same time.
+    ``jobs``: how many guests to read at the same time.  ``instant``: resume a saved appliance
+    where that is valid, rather than boot one.
     """
 
     engine: EngineChoice = "auto"
@@ -35,6 +36,7 @@ class Config:
     memsize: int = 0
     timeout: int = 300
     jobs: int = 0
+    instant: bool = True
 
     def cache_path(self) -> Path:
         """The cache folder (not made here)."""
@@ -94,11 +96,23 @@ def _checked(name: str, value: object, where: str) -> object:
         if value not in ENGINES:
             raise ConfigError(f"{where}: {value!r} is not one of {', '.join(ENGINES)}")
         return value
+    if isinstance(known[name].default, bool):
+        return _yes_or_no(value, where)
     if isinstance(known[name].default, int):
         return _whole_number(value, where)
     if not isinstance(value, str):
         raise ConfigError(f"{where}: {value!r} is not text")
     return value
+
+
+_SWITCH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+
+
+def _yes_or_no(value: object, where: str) -> bool:
+    found = _SWITCH.get(str(value).lower())
+    if found is None:
+        raise ConfigError(f"{where}: {value!r} is neither 1 nor 0")
+    return found
 
 
 def _whole_number(value: object, where: str) -> int:

@@ -109,14 +109,30 @@ def run(
 
 
 @contextlib.contextmanager
+def running(argv: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Run ``argv`` beside the block, which reads its stdout; it is killed when the block ends.
+
+    Its stderr goes to the same pipe.  Raises MissingToolError.
+    """
+    program = find_tool(argv[0])
+    with _spawned([program, *argv[1:]], stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as child:
+        try:
+            yield child
+        finally:
+            _kill_group(child)
+            if child.stdout is not None:
+                child.stdout.close()
+
+
+@contextlib.contextmanager
 def _spawned(
     argv: list[str],
     *,
-    stdout: IO[bytes],
-    stderr: IO[bytes],
-    stdin: bytes | None,
-    env: Mapping[str, str] | None,
-    pass_fds: Sequence[int],
+    stdout: IO[bytes] | int,
+    stderr: IO[bytes] | int,
+    stdin: bytes | None = None,
+    env: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> Iterator[subprocess.Popen[bytes]]:
     child = subprocess.Popen(
         argv,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from imgtools.appliance import preflight
-from imgtools.appliance.launch import Appliance
+from imgtools.appliance.launch import Appliance, Way
 from imgtools.appliance.library import import_guestfs
 from imgtools.appliance.probe import KvmAnswer, kvm_works
 from imgtools.config import Config
@@ -76,8 +76,11 @@ def cache_space() -> str:
     return f"{folder}, {preflight.check_folder(folder, 0, 'LIBGUESTFS_CACHEDIR') >> 20} MiB free"
 
 
-def launch(config: Config) -> LaunchFacts:
-    """Start a real appliance on an empty disk and end it.  Raises ApplianceError and its kin."""
+def launch(config: Config, way: Way = "stock") -> LaunchFacts:
+    """Start a real appliance on an empty disk and end it, in the ``way`` of `Appliance`.
+
+    Raises ApplianceError and its kin.
+    """
     with tempfile.TemporaryDirectory(prefix="imgtools-doctor-") as folder:
         image = Path(folder) / "empty"
         with image.open("wb") as stream:
@@ -85,7 +88,7 @@ def launch(config: Config) -> LaunchFacts:
         layer = ImageLayer(path=image, format="raw", virtual_size=_SCRATCH)
         disk = Disk(request=DiskRequest(path=image, format="raw"), layers=(layer,))
         started = time.monotonic()
-        appliance = Appliance([disk], config)
+        appliance = Appliance([disk], config, way)
         try:
             return LaunchFacts(
                 seconds=time.monotonic() - started,

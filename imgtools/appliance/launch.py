@@ -14,11 +14,19 @@ import signal
 import tempfile
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from imgtools.appliance import preflight
+from imgtools.appliance.instant import advice, choose
+from imgtools.appliance.instant.hypervisor import MARK
+from imgtools.appliance.instant.template import (
+    StaleError,
+    Template,
+    note_failure,
+    note_success,
+)
 from imgtools.appliance.library import (
     EVENT_APPLIANCE,
     EVENT_LIBRARY,
@@ -32,37 +40,74 @@ from imgtools.appliance.probe import kvm_works
 from imgtools.appliance.translate import died_error, launch_error
 from imgtools.appliance.worker import Worker
 from imgtools.config import Config
-from imgtools.errors import ApplianceError, UsageError
+from imgtools.errors import ApplianceError, RefusedError, UsageError
 from imgtools.model import Disk, Notice
 
 T = TypeVar("T")
 
 CALL_TIMEOUT = 600.0
+# A resumed guest tells each step that it takes; a saved machine that is damaged mostly says nothing.
+INSTANT_PATIENCE = 10.0
 _MAX_LOG = 512  # messages
+NOT_RESUMED = f"{MARK}not resumed: ".encode()
+
+Way = Literal["best", "stock"] | Template
+"""How to launch: ``best`` resumes a template where that is valid, ``stock`` boots, a template is
+resumed or it is an error."""
+
+
+class _InstantError(Exception):
+    """A template could not be resumed: the launch must be repeated as a stock one."""
 
 
 class Appliance:
-    """A launched appliance.  ``call`` makes libguestfs calls; ``close`` waits for qemu's end."""
+    """A launched appliance.  ``call`` makes libguestfs calls; ``close`` waits for qemu's end.
 
-    def __init__(self, disks: Sequence[Disk], config: Config) -> None:
+    ``template`` is the one that was resumed, None after a boot, with ``reason`` saying why.
+    """
+
+    def __init__(self, disks: Sequence[Disk], config: Config, way: Way = "best") -> None:
         self.notices: list[Notice] = []
         self.log: deque[bytes] = deque(maxlen=_MAX_LOG)
         self.folder = Path()
         self.backend = ""
         self.accelerator = ""
+        self.template: Template | None = None
+        self.reason = ""
         self._config = config
         self._qemu = 0
         self._closed = False
-        self._g = import_guestfs().GuestFS(python_return_dict=True)
-        self._library = Library(self._g)
-        self._worker = Worker(self._kill)
         try:
-            self.call(Library.silence)
-            self._configure()
-            self._start(disks)
+            try:
+                self._up(disks, way)
+            except _InstantError as error:
+                self._repeat(disks, str(error))
         except BaseException:
             self.close()
             raise
+
+    def _up(self, disks: Sequence[Disk], way: Way) -> None:
+        self._g = import_guestfs().GuestFS(python_return_dict=True)
+        self._library = Library(self._g)
+        self._worker = Worker(self._kill)
+        self.call(Library.silence)
+        self._configure(way)
+        self._start(disks, must=isinstance(way, Template))
+        if self.template is not None:
+            note_success(self.template)
+
+    def _repeat(self, disks: Sequence[Disk], reason: str) -> None:
+        """The template failed: launch as libguestfs does, and blame the template if that works."""
+        failed, self.template = self.template, None
+        assert failed is not None
+        self._down()
+        self.log.clear()
+        self._up(disks, "stock")
+        self.reason = reason
+        aside = note_failure(failed, reason)
+        what = "was set aside (imgtools appliance build makes a new one)" if aside else "failed"
+        message = f"the instant appliance {what}, a stock one was started instead: {reason}"
+        self.notices.append(Notice(code="appliance.instant-failed", message=message))
 
     # -- calls ----------------------------------------------------------------------------------
 
@@ -98,25 +143,31 @@ class Appliance:
         if self._closed:
             return
         self._closed = True
+        if hasattr(self, "_worker"):  # else there is no binding
+            self._down()
+
+    def _down(self) -> None:
         if not self._worker.stuck:
             with contextlib.suppress(ApplianceError, RuntimeError, CallError):
                 self._worker.call(self._g.close, timeout=60, what="its end")
         self._worker.stop()
+        self._qemu = 0
         if self.folder != Path():
             self._cleanup()
+            self.folder = Path()
 
     # -- the way up -------------------------------------------------------------------------------
 
-    def _configure(self) -> None:
+    def _configure(self, way: Way) -> None:
         g, config = self._g, self._config
         # The user's own variables win; libguestfs has read them into the handle already.
         if not os.environ.get("LIBGUESTFS_BACKEND"):
             g.set_backend("direct")
         self.backend = g.get_backend()
-        preflight.check_host(g.get_hv(), g.get_path())
+        preflight.check_qemu(g.get_hv())
         if not os.environ.get("LIBGUESTFS_BACKEND_SETTINGS") and self.backend == "direct":
             answer, notices = kvm_works(g.get_hv(), config)
-            self.notices += notices
+            self.notices += [notice for notice in notices if notice not in self.notices]
             if not answer.works:
                 g.set_backend_settings(["force_tcg"])
         self.accelerator = "TCG" if "force_tcg" in g.get_backend_settings() else "KVM"
@@ -124,21 +175,63 @@ class Appliance:
             g.set_memsize(config.memsize)
         # What is written goes to throw-away overlays: nothing to flush at the end.
         g.set_autosync(False)
+        self._choose(way)
         if not (g.get_verbose() or g.get_trace()):
             events = EVENT_APPLIANCE | EVENT_LIBRARY | EVENT_WARNING
-            self._library.on_event(lambda _event, message: self.log.append(message), events)
+            self._library.on_event(self._hear, events)
 
-    def _start(self, disks: Sequence[Disk]) -> None:
+    def _choose(self, way: Way) -> None:
+        """Point libguestfs at a template, or make sure that a stock launch can work."""
+        self.template = way if isinstance(way, Template) else None
+        if way == "best" and self.backend == "direct":
+            try:
+                self.template = choose(self._g, self._config, self.accelerator)
+            except StaleError as error:
+                self.reason = error.message
+                self.notices += advice(self._config)
+            except RefusedError as error:
+                self.reason = error.message
+                message = f"{error.message} -- {error.hint}"
+                self.notices.append(Notice(code="appliance.instant-refused", message=message))
+        if self.template is None:
+            preflight.check_host(self._g.get_hv(), self._g.get_path())
+            return
+        self._g.set_path(str(self.template.folder))
+        self._g.set_hv(str(self.template.hypervisor))
+
+    def _hear(self, _event: int, message: bytes) -> None:
+        self.log.append(message)
+        self._worker.touch()
+        if NOT_RESUMED in message:  # an ordinary boot, which is silent for long
+            self._worker.patience = None
+
+    def _start(self, disks: Sequence[Disk], *, must: bool) -> None:
         self.folder = self._make_folder()
         overlays = [make_overlay(disk, index, self.folder) for index, disk in enumerate(disks)]
         try:
             for disk, overlay in zip(disks, overlays, strict=True):
                 self._add(disk, overlay)
+            self._launch()
+        except (RuntimeError, ApplianceError) as error:
+            failure = error
+            if isinstance(error, RuntimeError):
+                failure = launch_error(str(error), list(self.log))
+            if self.template is not None and not must:
+                raise _InstantError(failure.args[0]) from error
+            raise failure from error
+        if self.template is not None and any(NOT_RESUMED in message for message in self.log):
+            self.template, self.reason = None, not_resumed_reason(self.log)
+
+    def _launch(self) -> None:
+        heard = not (self._g.get_verbose() or self._g.get_trace())
+        if self.template is not None and heard:
+            self._worker.patience = INSTANT_PATIENCE
+        try:
             self._worker.call(self._g.launch, timeout=self._config.timeout, what="its start")
-            with contextlib.suppress(RuntimeError):  # only the direct backend knows
-                self._qemu = self._g.get_pid()
-        except RuntimeError as error:
-            raise launch_error(str(error), list(self.log)) from error
+        finally:
+            self._worker.patience = None
+        with contextlib.suppress(RuntimeError):  # only the direct backend knows
+            self._qemu = self._g.get_pid()
 
     def _make_folder(self) -> Path:
         where = preflight.places().temporary
@@ -173,6 +266,12 @@ class Appliance:
         for pid in [self._qemu] if self._qemu else _children_with(os.fsencode(self.folder)):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
+
+
+def not_resumed_reason(log: Iterable[bytes]) -> str:
+    """Why the template's program started the real qemu instead, from what it said."""
+    text = b"".join(log).partition(NOT_RESUMED)[2]
+    return text.partition(b"\n")[0].decode(errors="replace").strip()[:200]
 
 
 def _children_with(folder: bytes) -> list[int]:

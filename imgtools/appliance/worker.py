@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -44,6 +45,13 @@ class Worker:
         self._thread = threading.Thread(target=self._loop, name="imgtools-appliance", daemon=True)
         self._thread.start()
         self.stuck = False
+        self.patience: float | None = None
+        """Seconds without `touch` after which a call is given up; None for no such bound."""
+        self._touched = 0.0
+
+    def touch(self) -> None:
+        """The running call shows that it is alive."""
+        self._touched = time.monotonic()
 
     def call(self, function: Callable[[], T], *, timeout: float, what: str) -> T:
         """Run ``function`` and return its result.
@@ -52,16 +60,18 @@ class Worker:
         Raises ApplianceError for the timeout, else whatever ``function`` raised.
         """
         job = _Job(function)
+        begin = self._touched = time.monotonic()
         self._jobs.put(job)
         try:
-            finished = job.done.wait(timeout)
+            finished = self._wait(job, begin + timeout)
         except BaseException:
             self._abort(job)
             raise
         if not finished:
             self._abort(job)
+            passed = time.monotonic() - begin
             raise ApplianceError(
-                f"the appliance did not finish {what} within {timeout:g} s and was stopped",
+                f"the appliance did not finish {what} within {passed:.3g} s and was stopped",
                 hint="imgtools doctor; a slow machine may need a larger IMGTOOLS_TIMEOUT",
             )
         if job.error is not None:
@@ -73,6 +83,19 @@ class Worker:
         self._jobs.put(None)
         if not self.stuck:
             self._thread.join(ABORT_WAIT)
+
+    def _wait(self, job: _Job, deadline: float) -> bool:
+        """Wait for the job; False when its time is over, or it has been silent for too long."""
+        while True:
+            limit = deadline
+            if self.patience is not None:
+                limit = min(deadline, self._touched + self.patience)
+            left = limit - time.monotonic()
+            if left <= 0:
+                return job.done.is_set()
+            # In short steps where a sign of life, or the end of our patience, may change the limit.
+            if job.done.wait(left if self.patience is None else min(left, 0.5)):
+                return True
 
     def _abort(self, job: _Job) -> None:
         # The process to kill may not exist yet (supermin runs before qemu): keep at it.
