@@ -179,6 +179,12 @@ class ApplianceSpaceError(ApplianceError):
     code = "appliance.space"
 
 
+class NoTemplateError(ApplianceError):
+    """No saved appliance fits this host, or the launch must not use one; no launch fails by it."""
+
+    code = "appliance.no-template"
+
+
 # --- inside the guest -----------------------------------------------------------------------------
 
 

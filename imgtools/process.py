@@ -34,6 +34,10 @@ PACKAGE_OF = {
 }
 
 
+Child = subprocess.Popen[bytes]
+"""A running program, for those who may not import subprocess."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completed:
     """What a program left: its exit status and what it printed (capped)."""
@@ -109,7 +113,7 @@ def run(
 
 
 @contextlib.contextmanager
-def running(argv: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+def running(argv: Sequence[str]) -> Iterator[Child]:
     """Run ``argv`` beside the block, which reads its stdout; it is killed when the block ends.
 
     Its stderr goes to the same pipe.  Raises MissingToolError.

@@ -21,12 +21,7 @@ from typing import Any, Literal, TypeVar
 from imgtools.appliance import preflight
 from imgtools.appliance.instant import advice, choose
 from imgtools.appliance.instant.hypervisor import MARK
-from imgtools.appliance.instant.template import (
-    StaleError,
-    Template,
-    note_failure,
-    note_success,
-)
+from imgtools.appliance.instant.template import Template, note_failure, note_success
 from imgtools.appliance.library import (
     EVENT_APPLIANCE,
     EVENT_LIBRARY,
@@ -40,13 +35,13 @@ from imgtools.appliance.probe import kvm_works
 from imgtools.appliance.translate import died_error, launch_error
 from imgtools.appliance.worker import Worker
 from imgtools.config import Config
-from imgtools.errors import ApplianceError, RefusedError, UsageError
+from imgtools.errors import ApplianceError, NoTemplateError, RefusedError, UsageError
 from imgtools.model import Disk, Notice
 
 T = TypeVar("T")
 
 CALL_TIMEOUT = 600.0
-# A resumed guest tells each step that it takes; a saved machine that is damaged mostly says nothing.
+# A resumed guest tells each step that it takes; a damaged one mostly says nothing.
 INSTANT_PATIENCE = 10.0
 _MAX_LOG = 512  # messages
 NOT_RESUMED = f"{MARK}not resumed: ".encode()
@@ -186,7 +181,7 @@ class Appliance:
         if way == "best" and self.backend == "direct":
             try:
                 self.template = choose(self._g, self._config, self.accelerator)
-            except StaleError as error:
+            except NoTemplateError as error:
                 self.reason = error.message
                 self.notices += advice(self._config)
             except RefusedError as error:

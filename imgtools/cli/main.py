@@ -17,6 +17,7 @@ from imgtools.errors import EXIT_FAILED, EXIT_USAGE, ImgtoolsError, UsageError
 
 # Verb -> module; the click command in it is called ``command``.
 COMMANDS = {
+    "appliance": "imgtools.cli.appliance_cmd",
     "cat": "imgtools.cli.cat_cmd",
     "df": "imgtools.cli.df_cmd",
     "doctor": "imgtools.cli.doctor_cmd",

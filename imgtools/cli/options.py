@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
@@ -105,6 +105,7 @@ _RAW = (
     "keys_from_stdin",
     "engine",
     "untrusted",
+    "no_instant",
 )
 
 _OPTIONS = [
@@ -166,6 +167,11 @@ _OPTIONS = [
         is_flag=True,
         help="The image comes from a stranger: follow no reference out of its own folder.",
     ),
+    click.option(
+        "--no-instant",
+        is_flag=True,
+        help="Boot the appliance, never resume a saved one.  [env: IMGTOOLS_INSTANT=0]",
+    ),
 ]
 
 
@@ -216,6 +222,8 @@ def _collect(
     raw: dict[str, Any], ordered: list[tuple[str, str]], words: list[str], *, every: bool
 ) -> DiskArguments:
     config = load()
+    if raw["no_instant"]:
+        config = replace(config, instant=False)
     disks = _in_order(ordered)
     domains = list(raw["domain"])
     if disks and domains:

@@ -159,9 +159,13 @@ def report_failures(failures: Sequence[ImgtoolsError]) -> int:
 
 
 def finish(output: Output, warnings: Iterable[Notice]) -> int:
-    """Print warnings on stderr (unless quiet, or already in the JSON) and return the exit code."""
+    """Print warnings on stderr (unless quiet, or already in the JSON) and return the exit code.
+
+    Advice is printed as well, but is no warning: nothing is wrong.
+    """
     warnings = list(warnings)
+    advice = [notice for notice in warnings if notice.code.startswith("advice.")]
     if not output.quiet and not output.json:
-        for warning in warnings:
-            tell(f"warning: {warning.message}")
-    return EXIT_WARNINGS if output.strict and warnings else EXIT_OK
+        for notice in warnings:
+            tell(notice.message if notice in advice else f"warning: {notice.message}")
+    return EXIT_WARNINGS if output.strict and len(warnings) > len(advice) else EXIT_OK

@@ -1,11 +1,11 @@
 """The instant appliance: resume a saved machine instead of booting one.
 
 Charter: the one place of the room that knows templates; ``launch`` asks `choose` for one and tells
-it how the launch went, everything else asks `status`, `build_template`, `clean`.  ``template`` is the
-folder on disk and what it depends on, ``build`` makes it, ``machine`` and ``hypervisor`` are qemu's
-words, ``hypervisor.py`` also being the program in a template that libguestfs starts as its qemu;
-``guest/`` is what runs inside.  libguestfs is unmodified: ``set_path`` and ``set_hv`` are all it is
-told.  docs/instant-appliance.md tells the whole story.
+it how the launch went, everything else asks `status`, `build_template`, `clean`.  ``template`` is
+the folder on disk and what it depends on, ``build`` makes it, ``machine`` and ``hypervisor`` are
+qemu's words, ``hypervisor.py`` also being the program in a template that libguestfs starts as its
+qemu; ``guest/`` is what runs inside.  libguestfs is unmodified: ``set_path`` and ``set_hv`` are all
+it is told.  docs/instant-appliance.md tells the whole story.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Any, Literal
 
 from imgtools.appliance import preflight
 from imgtools.appliance.instant import template
-from imgtools.appliance.instant.template import StaleError, Template
+from imgtools.appliance.instant.template import Template
 from imgtools.appliance.library import import_guestfs
 from imgtools.appliance.probe import kvm_works
 from imgtools.config import Config
-from imgtools.errors import ApplianceError, ImgtoolsError, RefusedError
+from imgtools.errors import ApplianceError, ImgtoolsError, NoTemplateError, RefusedError
 from imgtools.model import Notice
 
 # Whoever sets one of these wants an appliance or a qemu of his own.
@@ -63,18 +63,18 @@ def own_way() -> str:
 def choose(handle: Any, config: Config, accelerator: str) -> Template:
     """The template for a launch with ``handle``.
 
-    Raises StaleError with the reason if the launch must be a stock one, RefusedError if templates
-    lie where others may change them.
+    Raises NoTemplateError with the reason if the launch must be a stock one, RefusedError if
+    templates lie where others may change them.
     """
     if not config.instant:
-        raise StaleError("turned off (--no-instant or IMGTOOLS_INSTANT=0)")
+        raise NoTemplateError("turned off (--no-instant or IMGTOOLS_INSTANT=0)")
     if variable := own_way():
-        raise StaleError(f"{variable} is set")
+        raise NoTemplateError(f"{variable} is set")
     if handle.get_network():
-        raise StaleError("the appliance needs a network")
+        raise NoTemplateError("the appliance needs a network")
     found = template.find(config, _facts(handle, config, accelerator))
     if not found.faster:
-        raise StaleError("a stock launch is faster on this host")
+        raise NoTemplateError("a stock launch is faster on this host")
     return found
 
 
@@ -118,7 +118,7 @@ def build_template(config: Config, *, force: bool, talk: Callable[[str], None]) 
         if not force:
             try:
                 return template.find(config, facts)
-            except StaleError:
+            except NoTemplateError:
                 pass
         return build.build(
             parent,
@@ -130,7 +130,7 @@ def build_template(config: Config, *, force: bool, talk: Callable[[str], None]) 
 
 
 def current(config: Config) -> Template:
-    """The template that a launch would use now.  Raises StaleError, RefusedError, MissingError."""
+    """The template that a launch would use now.  Raises as `choose` does, and MissingError."""
     handle = _handle()
     accelerator = "KVM" if kvm_works(handle.get_hv(), config)[0].works else "TCG"
     return choose(handle, config, accelerator)
@@ -159,7 +159,7 @@ def _status(folder: Path, used: Path | None, reason: str) -> TemplateStatus:
     why = "" if folder == used else reason or "made for another host, or for this one as it was"
     try:
         record = template.read_template(folder).record
-    except (StaleError, RefusedError) as error:
+    except (NoTemplateError, RefusedError) as error:
         state, why = ("refused" if isinstance(error, RefusedError) else "stale"), error.message
     failures = tuple(template.failures(folder))
     if folder.name.startswith("bad-"):

@@ -16,7 +16,6 @@ import select
 import shlex
 import shutil
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -43,7 +42,7 @@ from imgtools.errors import (
     MissingToolError,
     ToolError,
 )
-from imgtools.process import find_tool, run, running
+from imgtools.process import Child, find_tool, run, running
 
 SPACE = 1600 << 20
 """Bytes that a build may take for a while; the template keeps about 1 GiB of them."""
@@ -73,9 +72,9 @@ def build(
 ) -> template.Template:
     """Build the template for ``facts`` in ``parent``.
 
-    ``record_launch(appliance, hv)`` makes libguestfs launch with both and returns the words that the
-    program ``hv`` was given; ``measure`` launches a template (None: a stock appliance) and returns the
-    seconds.  Raises ApplianceError and its kin, MissingToolError, ToolError.
+    ``record_launch(appliance, hv)`` makes libguestfs launch with both and returns the words that
+    the program ``hv`` was given; ``measure`` launches a template (None: a stock appliance) and
+    returns the seconds.  Raises ApplianceError and its kin, MissingToolError, ToolError.
     """
     compiler = find_compiler()
     for tool in ("supermin", "debugfs", "fallocate"):
@@ -147,12 +146,12 @@ def _fill_folder(
     launch = _recorded(folder, facts["qemu"][0], record_launch)
     machine = [word.replace(str(folder), FOLDER) for word in machine_words(launch)]
     talk("booting it")
-    firmware = _boot_and_save(folder, facts["qemu"][0], machine, launch)
+    _boot_and_save(folder, facts["qemu"][0], machine)
     run(["fallocate", "--dig-holes", str(folder / "ram")], timeout=120)
     _write_hypervisor(folder)
     record = {
         "identity": facts,
-        "firmware": firmware,
+        "firmware": _firmware(facts["qemu"][0]),
         "packages": {"names": names, "database": database, "digest": digest},
         "qemu": facts["qemu"][0],
         "memory": memory_size(launch),
@@ -242,12 +241,10 @@ def _debugfs(root: Path, commands: list[str], *, write: bool) -> str:
     return done.stdout.decode(errors="surrogateescape").partition("\n")[2]
 
 
-# --- the machine ------------------------------------------------------------------------------------
+# --- the machine -------------------------------------------------------------------------------
 
 
-def _recorded(
-    folder: Path, qemu: str, record_launch: Callable[[Path, Path], list[str]]
-) -> Launch:
+def _recorded(folder: Path, qemu: str, record_launch: Callable[[Path, Path], list[str]]) -> Launch:
     """libguestfs's own launch command line, with this appliance."""
     recorder = folder / "recorder"
     words = folder / "words"
@@ -269,8 +266,8 @@ def _recorded(
         ) from error
 
 
-def _boot_and_save(folder: Path, qemu: str, machine: list[str], launch: Launch) -> list[Any]:
-    """Boot the machine until the helper waits, and save it; the firmware files that qemu has open."""
+def _boot_and_save(folder: Path, qemu: str, machine: list[str]) -> None:
+    """Boot the machine until the helper waits in it, and save it."""
     from imgtools.appliance.instant.monitor import Monitor
 
     go = folder / "go"
@@ -296,10 +293,9 @@ def _boot_and_save(folder: Path, qemu: str, machine: list[str], launch: Launch) 
                     monitor.close()
                 child.wait(60)
     go.unlink()
-    return _firmware(qemu)
 
 
-def _wait_until_ready(child: subprocess.Popen[bytes]) -> None:
+def _wait_until_ready(child: Child) -> None:
     assert child.stdout is not None
     deadline = time.monotonic() + BOOT_TIMEOUT
     log = b""
@@ -325,11 +321,13 @@ def _firmware(qemu: str) -> list[Any]:
     """The files of qemu's data folders that a machine of this kind has in its memory."""
     folders = run([qemu, "-L", "help"]).stdout.decode(errors="replace").split("\n")
     names = ("bios-256k.bin", "linuxboot_dma.bin", "kvmvapic.bin")
-    paths = [Path(os.path.normpath(folder)) / name for folder in folders if folder for name in names]
+    paths = [
+        Path(os.path.normpath(folder)) / name for folder in folders if folder for name in names
+    ]
     return [template.file_stat(path) for path in paths if path.exists()]
 
 
-# --- the folder ----------------------------------------------------------------------------------------
+# --- the folder --------------------------------------------------------------------------------
 
 
 def _write_hypervisor(folder: Path) -> None:
@@ -365,7 +363,7 @@ def _measure(
     measure: Callable[[template.Template | None], float],
     talk: Talk,
 ) -> None:
-    """Launch the template, which proves it; under KVM a stock appliance too, which may be faster."""
+    """Launch the template, which proves it; under KVM a stock one too, which may be faster."""
     made = template.read_template(folder)
     talk("trying it")
     measure(made)  # the first launch also fills libguestfs's cache of what this qemu can do

@@ -1,17 +1,17 @@
 """The program that libguestfs starts as its qemu: resumes a template, or is the real qemu.
 
 Given to libguestfs by ``set_hv``; it lies in a template's folder beside ``template.json``, runs
-under ``python -IS`` with nothing but the standard library, and always ends by ``exec``, so that pid,
-signals and standard streams are what libguestfs expects.  A question about qemu, and a launch that
-differs in anything from what the template was made for, goes to the real qemu unchanged.  Of a
-launch only the disks, the channel's socket, the verbosity and the terminal may differ.
+under ``python -IS`` with nothing but the standard library, and always ends by ``exec``, so that
+pid, signals and standard streams are what libguestfs expects.  A question about qemu, and a launch
+that differs in anything from what the template was made for, goes to the real qemu unchanged.  Of
+a launch only the disks, the channel's socket, the verbosity and the terminal may differ.
 
 How a machine is resumed (qemu 7.2, docs/devel/migration.rst, qapi/migration.json): the memory is
 the template's RAM file mapped copy-on-write (``share=off``), the devices come from the state file
-by ``migrate-incoming`` with the capability ``x-ignore-shared``, which only QMP can set: the commands
-are written ahead into one end of a socket pair whose other end is qemu's monitor.  Disks are plugged
-in cold although the saved machine had none: a device without a section in the stream keeps its
-reset state, and the guest looks for its disks after it has resumed.
+by ``migrate-incoming`` with the capability ``x-ignore-shared``, which only QMP can set: the
+commands are written ahead into one end of a socket pair whose other end is qemu's monitor.  Disks
+are plugged in cold although the saved machine had none: a device without a section in the stream
+keeps its reset state, and the guest looks for its disks after it has resumed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ FREE_WORDS = re.compile(r"lpj=[0-9]+|TERM=\S*|quiet|guestfs_verbose=1")
 VERBOSE = "guestfs_verbose=1"
 FOLDER, SHARE, SNAPSHOT, GO = "@FOLDER@", "@SHARE@", "@SNAPSHOT@", "@GO@"
 MARKS = re.compile(f"{FOLDER}|{SHARE}|{SNAPSHOT}|{GO}")
-"""Marks in a template's words: its folder, what differs between building and resuming, the go file."""
+"""Marks in a template's words: its folder, what resuming does otherwise than building, the go
+file."""
 GO_SIZE = 4096
 MAX_DISKS = 255
 
@@ -96,9 +97,7 @@ def parse(argv: list[str]) -> Launch:
         value = next(words, None)
         if value is None:
             raise NotOursError(f"{option} has no value")
-        if option in FIXED:
-            launch.fixed += [option, value]
-        elif option == "-object" and value == RNG:
+        if option in FIXED or (option == "-object" and value == RNG):
             launch.fixed += [option, value]
         elif option == "-blockdev":
             launch.extra += [option, value]
@@ -139,9 +138,13 @@ def _add_device(launch: Launch, drives: dict[str, str], value: str) -> None:
 
 
 def shape(launch: Launch, folder: str) -> dict[str, list[str]]:
-    """What must be the same for a launch and for the template in ``folder`` to fit."""
+    """What must be the same for a launch and for the template in ``folder`` to fit.
+
+    ``graphics=off`` comes with a verbose launch: it makes the firmware talk to the serial port.
+    """
+    machine = [word.removesuffix(",graphics=off") for word in launch.fixed]
     return {
-        "machine": [word.replace(folder, FOLDER) for word in launch.fixed],
+        "machine": [word.replace(folder, FOLDER) for word in machine],
         "appliance": [launch.root.replace(folder, FOLDER)],
         "kernel command line": [word for word in launch.append if not FREE_WORDS.fullmatch(word)],
     }

@@ -28,7 +28,7 @@ from imgtools.appliance import preflight
 from imgtools.appliance.instant import packages
 from imgtools.appliance.instant.hypervisor import NotOursError, check_files
 from imgtools.config import Config
-from imgtools.errors import ImgtoolsError, RefusedError
+from imgtools.errors import NoTemplateError, RefusedError
 
 RECORD = "template.json"
 FORMAT = 1
@@ -37,12 +37,6 @@ SOURCES = ("guest/helper.c", "guest/init.sh", "hypervisor.py", "machine.py", "bu
 _HERE = Path(__file__).parent
 
 Stat = list[str | int]
-
-
-class StaleError(ImgtoolsError):
-    """A template does not fit this host (any more); the message says what has changed."""
-
-    code = "appliance.instant-stale"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,13 +129,13 @@ def identity(
 
 
 def supermin_folder(search_path: str) -> Path:
-    """libguestfs's supermin.d.  Raises StaleError if it is not what libguestfs would use."""
+    """libguestfs's supermin.d.  Raises NoTemplateError if it is not what libguestfs would use."""
     for folder in filter(None, search_path.split(":")):
         if (Path(folder) / "supermin.d").is_dir():
             return Path(folder) / "supermin.d"
         if (Path(folder) / "README.fixed").exists():
             break
-    raise StaleError("libguestfs does not use a supermin appliance here")
+    raise NoTemplateError("libguestfs does not use a supermin appliance here")
 
 
 def _processor() -> str:
@@ -157,26 +151,26 @@ def template_name(facts: dict[str, Any]) -> str:
 
 
 def read_template(folder: Path) -> Template:
-    """Return the template in ``folder``.  Raises StaleError if there is none or it is damaged."""
+    """Return the template in ``folder``.  Raises NoTemplateError if there is none, or a bad one."""
     try:
         check_folder(folder)
         record = json.loads((folder / RECORD).read_bytes())
         check_files(str(folder), record)
         if not {"identity", "firmware", "packages", "seconds", "shape"} <= record.keys():
-            raise StaleError(f"{folder / RECORD}: incomplete")
+            raise NoTemplateError(f"{folder / RECORD}: incomplete")
         return Template(folder=folder, record=record)
     except FileNotFoundError as error:
-        raise StaleError("there is no template for this host yet") from error
+        raise NoTemplateError("there is no template for this host yet") from error
     except NotOursError as error:
-        raise StaleError(f"{folder}: {error}") from error
+        raise NoTemplateError(f"{folder}: {error}") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StaleError(f"{folder}: its record cannot be read ({error})") from error
+        raise NoTemplateError(f"{folder}: its record cannot be read ({error})") from error
 
 
 def find(config: Config, facts: dict[str, Any]) -> Template:
     """Return the template for ``facts``.
 
-    Raises StaleError if there is none that fits, RefusedError if its folder may be written by others.
+    Raises NoTemplateError if there is none that fits, RefusedError if others may write its folder.
     """
     parent = instant_folder(config)
     with contextlib.suppress(FileNotFoundError):
@@ -187,16 +181,18 @@ def find(config: Config, facts: dict[str, Any]) -> Template:
 
 
 def check_host(template: Template) -> None:
-    """Raise StaleError if what the template was built from has changed on this host."""
+    """Raise NoTemplateError if what the template was built from has changed on this host."""
     record = template.record
     for path, size, mtime in record["firmware"]:
         if file_stat(Path(path)) != [path, size, mtime]:
-            raise StaleError(f"{path} has changed since the template was built")
+            raise NoTemplateError(f"{path} has changed since the template was built")
     seen = _beside(template.folder, "packages")
     database = packages.database_stat()
     if database != record["packages"]["database"] and database != _read_json(seen):
         if packages.digest(record["packages"]["names"]) != record["packages"]["digest"]:
-            raise StaleError("packages of the appliance were upgraded since the template was built")
+            raise NoTemplateError(
+                "packages of the appliance were upgraded since the template was built"
+            )
         _write_json(seen, database)
 
 
@@ -248,7 +244,7 @@ def _write_json(path: Path, value: Any) -> None:
         temporary.replace(path)
 
 
-# --- all of them -----------------------------------------------------------------------------------
+# --- all of them -------------------------------------------------------------------------------
 
 
 def folders(config: Config) -> Iterator[Path]:
