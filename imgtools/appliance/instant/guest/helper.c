@@ -244,10 +244,11 @@ static int settle(const char *exit_if)
 
 static int udevadm(int argc, char **argv)
 {
-    if (strstr(argv[0], "udevadm") && argc > 1 && strcmp(argv[1], "settle") == 0) {
+    int verb = argc > 1 && strcmp(argv[1], "--debug") == 0 ? 2 : 1; /* a verbose guestfsd's way */
+    if (strstr(argv[0], "udevadm") && argc > verb && strcmp(argv[verb], "settle") == 0) {
         const char *exit_if = NULL;
         int known = 1;
-        for (int i = 2; i < argc; i++) {
+        for (int i = verb + 1; i < argc; i++) {
             if (strncmp(argv[i], "--exit-if-exists=", 17) == 0)
                 exit_if = argv[i] + 17;
             else if (strcmp(argv[i], "-E") == 0 && i + 1 < argc)

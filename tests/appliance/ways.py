@@ -1,0 +1,138 @@
+"""Two handles of libguestfs, one on the instant and one on the stock appliance, asked the same."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from imgtools.appliance import instant
+from imgtools.appliance.probe import kvm_works
+from imgtools.config import load
+
+Way = Literal["instant", "stock"]
+APPLIANCE_EVENTS = 0x10 | 0x20 | 0x40 | 0x80 | 0x200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drive:
+    """A disk to add: a file, its format, and the options of add_drive_opts."""
+
+    path: Path
+    format: str = "raw"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+class Asker:
+    """Makes calls and keeps every answer, errors too."""
+
+    def __init__(self, handle: Any) -> None:
+        self.handle = handle
+        self.answers: list[tuple[str, str, Any]] = []
+
+    def __call__(self, name: str, *args: Any, **options: Any) -> Any:
+        try:
+            answer = getattr(self.handle, name)(*args, **options)
+        except (RuntimeError, UnicodeDecodeError) as error:  # the binding cannot show every name
+            answer = f"error: {error}"
+        self.answers.append((name, repr(args) + (repr(options) if options else ""), answer))
+        return answer
+
+    def quietly(self, name: str, *args: Any, **options: Any) -> Any:
+        """A call whose answer differs from launch to launch; it must not fail."""
+        return getattr(self.handle, name)(*args, **options)
+
+    def note(self, what: str, answer: Any) -> None:
+        """Keep something worked out from answers."""
+        self.answers.append((what, "", answer))
+
+
+def accelerator() -> str:
+    """TCG or KVM, as imgtools would choose."""
+    import guestfs
+
+    hypervisor = guestfs.GuestFS(python_return_dict=True).get_hv()
+    return "KVM" if kvm_works(hypervisor, load())[0].works else "TCG"
+
+
+def new_handle(way: Way) -> Any:
+    """A handle that is not launched yet."""
+    import guestfs
+
+    handle = guestfs.GuestFS(python_return_dict=True)
+    handle.set_backend("direct")
+    if accelerator() == "TCG":
+        handle.set_backend_settings(["force_tcg"])
+    if way == "instant":
+        template = instant.current(load())
+        handle.set_path(str(template.folder))
+        handle.set_hv(str(template.hypervisor))
+    return handle
+
+
+@contextmanager
+def launched(
+    way: Way, drives: list[Drive], folder: Path, *, verbose: bool = False
+) -> Iterator[tuple[Any, list[str]]]:
+    """A launched handle over overlays of ``drives``, and what it said; the images stay as they are.
+
+    A drive without a file is a scratch disk.  The way is checked: a launch that was to be instant
+    and was not is a failure of the test.
+    """
+    handle = new_handle(way)
+    said: list[str] = []
+    handle.set_event_callback(lambda *event: said.append(str(event[2])), APPLIANCE_EVENTS)
+    handle.set_verbose(verbose)
+    handle.set_trace(verbose)
+    try:
+        for index, drive in enumerate(drives):
+            if drive.options.get("readonly"):
+                handle.add_drive_opts(str(drive.path), format=drive.format, **drive.options)
+                continue
+            overlay = folder / f"{way}-{index}.qcow2"
+            make = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", drive.format]
+            subprocess.run([*make, "-b", str(drive.path), str(overlay)], check=True)
+            handle.add_drive_opts(str(overlay), format="qcow2", **drive.options)
+        handle.launch()
+        resumed = "imgtools-instant: resumed" in "".join(said)
+        assert resumed == (way == "instant"), "".join(said)
+        yield handle, said
+        handle.shutdown()
+    finally:
+        handle.close()
+
+
+def scratch(folder: Path, name: str, size: int, **options: Any) -> Drive:
+    """An empty raw disk of ``size`` bytes."""
+    path = folder / name
+    with path.open("wb") as stream:
+        stream.truncate(size)
+    return Drive(path=path, options=options)
+
+
+def answers_of(
+    way: Way, drives: list[Drive], folder: Path, script: Callable[[Asker], None]
+) -> list[tuple[str, str, Any]]:
+    """What the script heard on ``way``."""
+    with launched(way, drives, folder) as (handle, _):
+        ask = Asker(handle)
+        script(ask)
+    return ask.answers
+
+
+def qemu_processes() -> set[int]:
+    """The ids of all running qemu-system processes."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                program = os.readlink(entry / "exe")
+            except OSError:
+                continue
+            if "qemu-system" in program:
+                found.add(int(entry.name))
+    return found
