@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from imgtools.appliance import preflight
+from imgtools.appliance import instant, preflight
 from imgtools.appliance.launch import Appliance, Way
-from imgtools.appliance.library import import_guestfs
+from imgtools.appliance.library import open_handle
 from imgtools.appliance.probe import KvmAnswer, kvm_works
 from imgtools.config import Config
 from imgtools.model import Disk, DiskRequest, ImageLayer
@@ -54,7 +54,12 @@ def kernel() -> str:
 def supermin() -> str:
     """Raises MissingToolError unless supermin can be run."""
     preflight.check_supermin()
-    return run(["supermin", "--version"]).stdout.decode(errors="replace").strip()
+    # It makes a temporary folder even for that, and a bad TMPDIR has a line of its own.
+    return (
+        run(["supermin", "--version"], env={"TMPDIR": "/var/tmp"})  # noqa: S108
+        .stdout.decode(errors="replace")
+        .strip()
+    )
 
 
 def kvm(config: Config) -> KvmAnswer:
@@ -99,8 +104,20 @@ def launch(config: Config, way: Way = "stock") -> LaunchFacts:
             appliance.close()
 
 
+def instant_appliance(config: Config, *, try_it: bool) -> str:
+    """The template that a launch resumes, and how fast that is if it is to be tried.
+
+    Raises NoTemplateError, RefusedError, ApplianceError and its kin.
+    """
+    template = instant.current(config)
+    if not try_it:
+        return f"template {template.name}"
+    facts = launch(config, template)
+    return f"resumed in {facts.seconds:.1f} s (template {template.name})"
+
+
 def _handle() -> Any:
-    return import_guestfs().GuestFS(python_return_dict=True)
+    return open_handle()
 
 
 def _hypervisor_path() -> str:

@@ -28,7 +28,7 @@ from imgtools.appliance.library import (
     EVENT_WARNING,
     CallError,
     Library,
-    import_guestfs,
+    open_handle,
 )
 from imgtools.appliance.overlay import Overlay, make_overlay
 from imgtools.appliance.probe import kvm_works
@@ -82,7 +82,7 @@ class Appliance:
             raise
 
     def _up(self, disks: Sequence[Disk], way: Way) -> None:
-        self._g = import_guestfs().GuestFS(python_return_dict=True)
+        self._g = open_handle()
         self._library = Library(self._g)
         self._worker = Worker(self._kill)
         self.call(Library.silence)

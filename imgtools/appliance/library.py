@@ -9,6 +9,7 @@ only makes and closes the handle.  Prototypes are those of guestfs.h, whose ABI 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 from collections.abc import Callable
@@ -115,6 +116,19 @@ def import_guestfs() -> Any:
             f"the Python binding of libguestfs cannot be imported ({error})", hint=CURE
         ) from error
     return guestfs
+
+
+def open_handle() -> Any:
+    """A new handle that has read the environment and prints nothing.
+
+    A variable that libguestfs cannot use (TMPDIR names no folder) is left out, as libguestfs does
+    after a complaint of its own; what it costs is found before a launch.
+    """
+    handle = import_guestfs().GuestFS(python_return_dict=True, environment=False)
+    Library(handle).silence()
+    with contextlib.suppress(RuntimeError):
+        handle.parse_environment()
+    return handle
 
 
 class Library:

@@ -58,6 +58,7 @@ def examine(config: Config, *, connect: str = "", quick: bool = False) -> Iterat
     yield from found
     able = all(check.status != "fail" for check in found)
     yield _kvm(config, found)
+    yield _instant(config, try_it=able and not quick)
     if not quick:
         yield _launch(config) if able else _not_tried()
     yield _ask("hivex binding", _hivex, EXIT_MISSING, missing="warn")
@@ -111,6 +112,19 @@ def _kvm(config: Config, needed: list[Check]) -> Check:
     elif "no /dev/kvm" in answer.reason:
         cure = "sudo modprobe kvm_intel || sudo modprobe kvm_amd, or enable it in the firmware"
     return Check(name="kvm", status="warn", fact=f"does not work: {answer.reason}", cure=cure)
+
+
+def _instant(config: Config, *, try_it: bool) -> Check:
+    """The instant appliance; without one, launches only take longer."""
+    from imgtools.appliance import health
+
+    def ask() -> str:
+        return health.instant_appliance(config, try_it=try_it)
+
+    check = _ask("instant", ask, EXIT_OK, missing="warn")
+    if check.status == "warn" and not check.cure:
+        return replace(check, cure="imgtools appliance build")
+    return check
 
 
 def _launch(config: Config) -> Check:

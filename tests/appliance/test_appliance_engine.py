@@ -387,6 +387,7 @@ from imgtools.appliance.engine import ApplianceEngine
 from imgtools.cli.main import _on_terminate
 from imgtools.model import Disk, DiskRequest, ImageLayer
 signal.signal(signal.SIGTERM, _on_terminate)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell puts behind
 path = Path(sys.argv[1])
 layer = ImageLayer(path=path, format="raw", virtual_size=path.stat().st_size)
 engine = ApplianceEngine([Disk(request=DiskRequest(path=path), layers=(layer,))])
@@ -444,7 +445,7 @@ def test_a_launch_that_takes_too_long_is_ended(tmp_path: Path, temporary: Path) 
 
     image = tmp_path / "disk.raw"
     image.write_bytes(bytes(1 << 20))
-    engine = ApplianceEngine([disk_of((image, "raw"))], (), Config(timeout=1))
+    engine = ApplianceEngine([disk_of((image, "raw"))], (), Config(timeout=1, instant=False))
     with pytest.raises(ApplianceError, match="within 1 s"):
         engine.storage()
     engine.close()

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.appliance
 
 NAMES = [
     *("python", "direct engine", "qemu-img", "guestfs binding", "qemu-system", "supermin"),
-    *("kernel", "temporary space", "cache space", "kvm", "hivex binding", "libvirt"),
+    *("kernel", "temporary space", "cache space", "kvm", "instant", "hivex binding", "libvirt"),
 ]
 
 
@@ -54,6 +54,7 @@ def test_all_is_well_with_a_real_launch() -> None:
     lines = done.stdout.splitlines()
     assert max(map(len, lines)) <= 80
     assert any(line.startswith("ok   appliance        started in ") for line in lines)
+    assert any(line.startswith("ok   instant          resumed in ") for line in lines)
     assert not any(line.startswith("FAIL") for line in lines)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,14 +32,37 @@ class Asker:
     def __init__(self, handle: Any) -> None:
         self.handle = handle
         self.answers: list[tuple[str, str, Any]] = []
+        # Several arrays get their numbers in the order in which udev's workers happen to finish,
+        # on a stock appliance too: /dev/md127 -> /dev/<name of the array>.
+        self.arrays: dict[str, str] = {}
 
     def __call__(self, name: str, *args: Any, **options: Any) -> Any:
         try:
             answer = getattr(self.handle, name)(*args, **options)
         except (RuntimeError, UnicodeDecodeError) as error:  # the binding cannot show every name
             answer = f"error: {error}"
-        self.answers.append((name, repr(args) + (repr(options) if options else ""), answer))
+        shown = repr(args) + (repr(options) if options else "")
+        self.answers.append((name, self.rename(shown), self.rename(answer)))
         return answer
+
+    def rename(self, answer: Any) -> Any:
+        """The answer with arrays called by name; lists of devices sorted then."""
+        if isinstance(answer, str):
+            for number, name in self.arrays.items():
+                answer = answer.replace(number, name)
+            return answer
+        if isinstance(answer, dict):
+            return {self.rename(key): self.rename(value) for key, value in answer.items()}
+        if isinstance(answer, list):
+            renamed = [self.rename(value) for value in answer]
+            return sorted(renamed, key=repr) if renamed != answer else renamed
+        return answer
+
+    def learn_arrays(self) -> None:
+        """Find the names of the arrays; old ones have none but a UUID."""
+        for device in self.handle.list_md_devices():
+            detail = self.handle.md_detail(device)
+            self.arrays[device] = f"/dev/<{detail.get('name') or detail['uuid']}>"
 
     def quietly(self, name: str, *args: Any, **options: Any) -> Any:
         """A call whose answer differs from launch to launch; it must not fail."""
@@ -130,7 +152,7 @@ def qemu_processes() -> set[int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                program = os.readlink(entry / "exe")
+                program = str((entry / "exe").readlink())
             except OSError:
                 continue
             if "qemu-system" in program:

@@ -81,7 +81,11 @@ def test_partitions(oracle: Oracle) -> None:
         own = [p for p in oracle.storage.partitions if p.parent == device]
         rows = {row["part_num"]: row for row in oracle.g.part_list(device)}
         assert {p.number: p.start for p in own} == {n: row["part_start"] for n, row in rows.items()}
-        assert {p.table for p in own} == {oracle.g.part_get_parttype(device)}
+        tables = {p.table for p in own}
+        if tables == {""}:  # mkfs.fat's, which is a partition to the kernel and nothing to blkid
+            assert [(p.start, p.size) for p in own] == [(0, oracle.size(device))]
+        else:
+            assert tables == {oracle.g.part_get_parttype(device)}
 
 
 def test_arrays(oracle: Oracle) -> None:
@@ -110,10 +114,19 @@ def test_lvm(oracle: Oracle) -> None:
     assert sizes == {(row["lv_uuid"], row["lv_size"]) for row in oracle.g.lvs_full()}
 
 
+def _below_default(device: str) -> str:
+    """A nested subvolume by libguestfs's name.
+
+    A deliberate difference: libguestfs names it by its path below the default subvolume, by which it
+    cannot be mounted; ours begins at the top.
+    """
+    return device.replace("/@/data/inner", "/data/inner") if "btrfsvol" in device else device
+
+
 def test_filesystems(oracle: Oracle) -> None:
     expected = oracle.g.list_filesystems()
     found = oracle.storage.filesystems
-    assert [(fs.device, fs.type) for fs in found] == list(expected.items())
+    assert [(_below_default(fs.device), fs.type) for fs in found] == list(expected.items())
     for fs in found:
         if fs.type == "unknown":
             assert (fs.label, fs.uuid) == ("", "")

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from imgtools.appliance import preflight
 from imgtools.appliance.instant import template
 from imgtools.appliance.instant.template import Template
-from imgtools.appliance.library import import_guestfs
+from imgtools.appliance.library import open_handle
 from imgtools.appliance.probe import kvm_works
 from imgtools.config import Config
 from imgtools.errors import ApplianceError, ImgtoolsError, NoTemplateError, RefusedError
@@ -183,7 +183,7 @@ def _status(folder: Path, used: Path | None, reason: str) -> TemplateStatus:
 
 
 def _handle() -> Any:
-    return import_guestfs().GuestFS(python_return_dict=True)
+    return open_handle()
 
 
 def _facts(handle: Any, config: Config, accelerator: str) -> dict[str, Any]:

@@ -53,11 +53,31 @@ COMPILERS = ("cc", "gcc", "clang", "tcc")
 _HERE = Path(__file__).parent
 _GUEST = _HERE / "guest"
 _PARTIAL = ".partial-"
-# The rule that asks a disk for its serial number costs the start of a program for each; libguestfs
-# uses the answer for labels only.
-_RULES = "/usr/lib/udev/rules.d/60-persistent-storage.rules"
-_SCSI_RULE = 'KERNEL=="sd*[!0-9]|sr*", ENV{ID_SERIAL}!="?*", IMPORT{program}="scsi_id'
-_GUARDED_RULE = _SCSI_RULE.replace("KERNEL", 'TEST=="/run/imgtools-labels", KERNEL', 1)
+_RULES = "/usr/lib/udev/rules.d"
+_RESUMING = "/run/imgtools-resuming"
+_LABELLED = 'TEST=="/run/imgtools-labels", '
+# File, text, and what stands in its place.
+_RULE_CHANGES = (
+    # Asking a disk for its serial number costs the start of a program, and libguestfs uses the
+    # answer for labels only.
+    (
+        "60-persistent-storage.rules",
+        'KERNEL=="sd*[!0-9]|sr*", ENV{ID_SERIAL}!="?*", IMPORT{program}="scsi_id',
+        _LABELLED + 'KERNEL=="sd*[!0-9]|sr*", ENV{ID_SERIAL}!="?*", IMPORT{program}="scsi_id',
+    ),
+    # A booting appliance sees its disks by "change" (udevadm trigger), a resumed one by "add", and
+    # these two rules tell them apart: volume groups and IMSM arrays come up later, in the scan.
+    (
+        "69-lvm.rules",
+        'ACTION!="add", GOTO="lvm_end"',
+        f'TEST=="{_RESUMING}", GOTO="lvm_end"\nACTION!="add", GOTO="lvm_end"',
+    ),
+    (
+        "64-md-raid-assembly.rules",
+        'ENV{ID_FS_TYPE}=="isw_raid_member", ACTION!="change"',
+        f'TEST!="{_RESUMING}", ENV{{ID_FS_TYPE}}=="isw_raid_member", ACTION!="change"',
+    ),
+)
 
 Talk = Callable[[str], None]
 
@@ -201,12 +221,7 @@ def _put_helper(folder: Path, compiler: str) -> None:
             hint="apt-get install --no-install-recommends gcc libc6-dev",
         ) from error
     root = folder / "root"
-    rules = folder / "rules"
-    text = _debugfs(root, [f"cat {_RULES}"], write=False)
-    if _SCSI_RULE not in text:
-        raise ApplianceError(f"the appliance's {_RULES} is not what imgtools knows")
-    rules.write_text(text.replace(_SCSI_RULE, _GUARDED_RULE), encoding="utf-8")
-    commands = []
+    commands = _rule_commands(root, folder)
     for path, kept in (
         ("/init", "/init.stock"),
         ("/usr/sbin/guestfsd", "/usr/sbin/guestfsd.real"),
@@ -219,12 +234,24 @@ def _put_helper(folder: Path, compiler: str) -> None:
         "set_inode_field /usr/sbin/imgtools-helper mode 0100755",
         f"write {_GUEST / 'init.sh'} /init.trimmed",
         "set_inode_field /init.trimmed mode 0100755",
-        f"rm {_RULES}",
-        f"write {rules} {_RULES}",
     ]
     _debugfs(root, commands, write=True)
-    rules.unlink()
     helper.unlink()
+    for change in _RULE_CHANGES:
+        (folder / change[0]).unlink()
+
+
+def _rule_commands(root: Path, folder: Path) -> list[str]:
+    """Write the changed rules to ``folder``; the commands that put them in the root."""
+    commands = []
+    for name, old, new in _RULE_CHANGES:
+        path = f"{_RULES}/{name}"
+        text = _debugfs(root, [f"cat {path}"], write=False)
+        if text.count(old) != 1:
+            raise ApplianceError(f"the appliance's {path} is not what imgtools knows")
+        (folder / name).write_text(text.replace(old, new), encoding="utf-8")
+        commands += [f"rm {path}", f"write {folder / name} {path}"]
+    return commands
 
 
 def _debugfs(root: Path, commands: list[str], *, write: bool) -> str:

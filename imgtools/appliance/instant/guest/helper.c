@@ -57,7 +57,8 @@
 #define REAL_UDEVADM "/usr/bin/udevadm.real"
 #define REAL_DAEMON "/usr/sbin/guestfsd.real"
 #define RESTART "/run/imgtools-restart"
-#define LABELS "/run/imgtools-labels"
+#define LABELS "/run/imgtools-labels"     /* udev's rules look for these two */
+#define RESUMING "/run/imgtools-resuming"
 #define STEP_MS 60000 /* longest wait for a disk or for udev */
 
 /* ---- small things ------------------------------------------------------------------------- */
@@ -203,10 +204,10 @@ struct control { /* struct udev_ctrl_msg_wire */
     } value;
 };
 
-enum { CTRL_END = 0, CTRL_PING = 7 };
+enum { CTRL_END = 0, CTRL_STOP_EXEC_QUEUE = 2, CTRL_START_EXEC_QUEUE = 3, CTRL_PING = 7 };
 
-/* Ask udevd to answer once it has taken in what the kernel sent before; 0 if it did. */
-static int ping_udevd(void)
+/* Send udevd a message and wait until it has taken it in; 0 if it did. */
+static int tell_udevd(int type)
 {
     struct sockaddr_un address = {AF_UNIX, "/run/udev/control"};
     int peer = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
@@ -216,7 +217,7 @@ static int ping_udevd(void)
     memset(&message, 0, sizeof message);
     strcpy(message.version, "udev-252");
     message.magic = 0xdead1dea;
-    message.type = CTRL_PING;
+    message.type = type;
     int failed = connect(peer, (struct sockaddr *)&address, sizeof address) < 0 ||
                  send(peer, &message, sizeof message, MSG_NOSIGNAL) < 0;
     message.type = CTRL_END;
@@ -232,7 +233,7 @@ static int settle(const char *exit_if)
 {
     if (exit_if && exists(exit_if))
         return 0;
-    if (ping_udevd() < 0)
+    if (tell_udevd(CTRL_PING) < 0) /* it has then read what the kernel sent before */
         return -1;
     for (long waited = 0; waited < STEP_MS; waited += 2) {
         if (!exists("/run/udev/queue") || (exit_if && exists(exit_if)))
@@ -505,8 +506,14 @@ static void resume(void)
     if (atoi(value_of(go, "labels", value, sizeof value)))
         write_file(LABELS, "");
     int disks = atoi(value_of(go, "disks", value, sizeof value));
+    /* All disks at once, as when the stock /init starts udevd: arrays and volume groups of several
+     * disks then come up in the same order and under the same names. */
+    write_file(RESUMING, "");
+    tell_udevd(CTRL_STOP_EXEC_QUEUE);
     find_disks(disks);
+    tell_udevd(CTRL_START_EXEC_QUEUE);
     wait_for_udev(disks);
+    unlink(RESUMING);
     say("disks found");
     scan();
     say("done");
