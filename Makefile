@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
 
-.PHONY: help setup setup-demo demo fixtures test lint unit bench fuzz clean
+.PHONY: help setup setup-demo demo fixtures test lint unit bench fuzz soak clean
 
 help:
 	@echo "make demo      build a real Debian guest and look inside it"
@@ -11,6 +11,7 @@ help:
 	@echo "make unit      the tests that need nothing"
 	@echo "make bench     imgtools and the virt-* tools side by side"
 	@echo "make fuzz      damaged images on the direct engine, a long run"
+	@echo "make soak      300 launches of the instant appliance, and 4 at a time"
 	@echo "make fixtures  build every test image into the cache"
 	@echo "make clean     remove .venv and caches inside the tree"
 
@@ -41,6 +42,9 @@ bench: setup
 
 fuzz: setup
 	@$(PYTHON) -m tests.fuzz --cases 20000
+
+soak: setup
+	@$(PYTHON) -m tests.soak --launches 300 --together 4
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

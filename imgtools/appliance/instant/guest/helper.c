@@ -148,13 +148,32 @@ static void run(const char *const argv[])
 static void make_machine_id(void)
 {
     unsigned char raw[16];
-    char text[34];
+    char text[40];
     if (getentropy(raw, sizeof raw) < 0)
         die("getentropy");
     for (int i = 0; i < 16; i++)
         sprintf(text + 2 * i, "%02x", raw[i]);
     strcpy(text + 32, "\n");
     write_file("/etc/machine-id", text);
+}
+
+/* The kernel makes its boot id once, when it is first read, which was before the machine was saved:
+ * put another file in its place. */
+static void make_boot_id(void)
+{
+    unsigned char raw[16];
+    char text[40];
+    if (getentropy(raw, sizeof raw) < 0)
+        die("getentropy");
+    raw[6] = (raw[6] & 0x0f) | 0x40; /* RFC 4122, version 4 */
+    raw[8] = (raw[8] & 0x3f) | 0x80;
+    char *next = text;
+    for (int i = 0; i < 16; i++)
+        next += sprintf(next, i == 4 || i == 6 || i == 8 || i == 10 ? "-%02x" : "%02x", raw[i]);
+    strcpy(next, "\n");
+    if (write_file("/run/imgtools-boot-id", text) < 0 ||
+        mount("/run/imgtools-boot-id", "/proc/sys/kernel/random/boot_id", NULL, MS_BIND, NULL) < 0)
+        die("the boot id");
 }
 
 /* Credit the host's bytes and make the kernel's generator use them before it gives out more. */
@@ -503,6 +522,7 @@ static void resume(void)
     say("resumed");
     unlink(SHIM);
     make_machine_id();
+    make_boot_id();
     if (atoi(value_of(go, "labels", value, sizeof value)))
         write_file(LABELS, "");
     int disks = atoi(value_of(go, "disks", value, sizeof value));
