@@ -52,7 +52,7 @@ def launch(folder: Path, config: Config) -> Appliance:
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
-    """A cache folder of the test's own with a copy of the template, linked where nothing changes."""
+    """A cache folder of its own with a copy of the template, linked where nothing changes."""
     original = instant.current(load()).folder
     parent = tmp_path / "cache" / "instant"
     parent.mkdir(parents=True, mode=0o700)

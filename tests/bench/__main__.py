@@ -16,6 +16,7 @@ from pathlib import Path
 
 import fixtures
 from imgtools.config import Config
+from tests.bench.launches import compare
 from tests.bench.measure import Measurement, measure
 
 IMGTOOLS = str(Path(sys.executable).with_name("imgtools"))
@@ -38,6 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--image", default="debian-lvm", help="fixture to read")
     parser.add_argument("--runs", type=int, default=5, help="runs of imgtools (median is shown)")
+    parser.add_argument("--launch-runs", type=int, default=3, help="launches of each appliance")
     parser.add_argument("--peer-runs", type=int, default=1, help="runs of the virt-* tool")
     options = parser.parse_args()
     image = str(fixtures.get(options.image))
@@ -52,6 +54,7 @@ def main() -> None:
             f"{peer.seconds / mine.seconds:>5.0f}x",
             flush=True,
         )
+    compare(options.launch_runs)
 
 
 def _fill(words: list[str], image: str) -> list[str]:
