@@ -71,7 +71,7 @@ class Worker:
             self._abort(job)
             passed = time.monotonic() - begin
             raise ApplianceError(
-                f"the appliance did not finish {what} within {passed:.3g} s and was stopped",
+                f"the appliance did not finish {what} within {passed:.0f} s and was stopped",
                 hint="imgtools doctor; a slow machine may need a larger IMGTOOLS_TIMEOUT",
             )
         if job.error is not None:

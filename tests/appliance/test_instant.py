@@ -75,20 +75,24 @@ def template_in(cache: Path) -> Path:
     return next(path for path in (cache / "instant").iterdir() if path.is_dir())
 
 
-def spoil(path: Path, content: bytes | None = None) -> None:
-    """Change a file's content so that its size and time do not tell."""
+def spoil(path: Path) -> None:
+    """Change a file's content so that its size and time do not tell; the original is kept."""
     before = path.stat()
-    whole = bytearray(path.read_bytes())
-    middle = len(whole) // 2
-    whole[middle : middle + 4096] = content or bytes(4096)
     new = path.with_name("spoiled")
-    new.write_bytes(whole)
+    if before.st_size > 64 * MIB:
+        with new.open("wb") as stream:
+            stream.truncate(before.st_size)
+    else:
+        whole = path.read_bytes()
+        new.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     os.utime(new, ns=(before.st_atime_ns, before.st_mtime_ns))
     new.rename(path)
 
 
 def warnings(appliance: Appliance) -> list[str]:
-    return [notice.code for notice in appliance.notices]
+    """But for KVM, which a cache folder of the test's own has never heard of."""
+    codes = [notice.code for notice in appliance.notices]
+    return [code for code in codes if code != "appliance.kvm-broken"]
 
 
 # --- used by itself ------------------------------------------------------------------------------
@@ -106,7 +110,9 @@ def test_it_can_be_turned_off(off: str, tmp_path: Path) -> None:
     a_disk(tmp_path)
     words = [IMGTOOLS, "filesystems", "--engine", "appliance", "--blkdevs", "--all"]
     words += ["--format", "raw", "-a", str(tmp_path / "disk.raw"), "--json"]
-    environ = {**os.environ}
+    own = tmp_path / "tmp"
+    own.mkdir()
+    environ = {**os.environ, "TMPDIR": str(own), "LIBGUESTFS_CACHEDIR": "/var/tmp"}
     if off == "flag":
         words.append("--no-instant")
     else:
@@ -115,8 +121,9 @@ def test_it_can_be_turned_off(off: str, tmp_path: Path) -> None:
         seen: set[str] = set()
         while child.poll() is None:
             for pid in qemu_processes():
-                with_words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
-                seen.add("resumed" if "-incoming" in with_words else "booted")
+                words_of = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+                if str(own) in words_of:
+                    seen.add("resumed" if "-incoming" in words_of else "booted")
             time.sleep(0.05)
     assert child.returncode == 0
     assert seen == {"booted"}
@@ -138,11 +145,11 @@ def test_what_no_template_fits_boots_the_short_way(tmp_path: Path) -> None:
     handle.set_memsize(768)
     for index in range(3):
         drive = scratch(tmp_path, str(index), 64 * MIB)
-        handle.add_drive_opts(str(drive.path), format="raw", label=f"disk{index}")
+        handle.add_drive_opts(str(drive.path), format="raw", label="disk" + "abc"[index])
     handle.launch()
     try:
         assert "not resumed: another machine" in "".join(said)
-        assert sorted(handle.list_disk_labels()) == ["disk0", "disk1", "disk2"]
+        assert sorted(handle.list_disk_labels()) == ["diska", "diskb", "diskc"]
         handle.pvcreate("/dev/sdb")
         handle.mkfs("ext4", "/dev/sda")
         handle.mount("/dev/sda", "/")
@@ -175,9 +182,9 @@ def test_status_path_and_clean(cache: Path) -> None:
     assert states == {name: "ready", old.name: "stale"}
     assert run("path")[1]["result"]["path"].endswith(name)
     assert [one["name"] for one in run("clean")[1]["result"]] == [old.name]
-    spoil(cache / "instant" / name / "state")
+    spoil(cache / "instant" / name / "initrd")
     code, status = run("status", "--verify")
-    assert (code, status["result"]["faults"]) == (10, ["state"])
+    assert (code, status["result"]["faults"]) == (10, ["initrd"])
     assert run("clean", "--all")[0] == 0
     code, error = run("path")
     assert (code, error["error"]["code"]) == (5, "appliance.no-template")
@@ -232,12 +239,16 @@ def write_for_ever(handle: Any) -> None:
 # --- faults --------------------------------------------------------------------------------------
 
 
-def test_a_shortened_file_is_noticed_before_the_launch(
-    tmp_path: Path, config: Config, cache: Path
+@pytest.mark.parametrize("fault", ["shortened", "one bit"])
+def test_a_changed_file_is_noticed_before_the_launch(
+    fault: str, tmp_path: Path, config: Config, cache: Path
 ) -> None:
     path = template_in(cache) / "state"
     path.chmod(0o600)
-    os.truncate(path, 1000)
+    if fault == "shortened":
+        os.truncate(path, 1000)
+    else:
+        spoil(path)
     appliance = launch(tmp_path, config)
     assert appliance.template is None
     assert "state was changed after it was built" in appliance.reason
@@ -246,35 +257,19 @@ def test_a_shortened_file_is_noticed_before_the_launch(
 def test_a_template_that_fails_twice_is_set_aside(
     tmp_path: Path, config: Config, cache: Path
 ) -> None:
+    """A RAM file of zeros: the processor runs into nothing and says nothing."""
     folder = template_in(cache)
-    spoil(folder / "state", b"\xff" * 4096)
+    spoil(folder / "ram")
     for aside in (False, True):
         begin = time.monotonic()
         appliance = launch(tmp_path, config)
-        assert time.monotonic() - begin < 90
+        assert time.monotonic() - begin < 90  # ten of them until it is given up, then a boot
         assert warnings(appliance) == ["appliance.instant-failed"]
         assert ("was set aside" in appliance.notices[0].message) == aside
         assert folder.exists() != aside
     assert [one.state for one in instant.status(config)] == ["set-aside"]
     assert len(instant.status(config)[0].failures) == 2
     assert launch(tmp_path, config).template is None
-
-
-def test_a_machine_that_hangs_is_given_up_within_seconds(
-    tmp_path: Path, config: Config, cache: Path
-) -> None:
-    """A RAM file of zeros: the processor runs into nothing and says nothing."""
-    path = template_in(cache) / "ram"
-    before = path.stat()
-    path.unlink()
-    with path.open("wb") as stream:
-        stream.truncate(before.st_size)
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    begin = time.monotonic()
-    appliance = launch(tmp_path, config)
-    assert warnings(appliance) == ["appliance.instant-failed"]
-    assert time.monotonic() - begin < 90
-    assert template.failures(template_in(cache))
 
 
 def test_a_template_may_vanish_while_it_is_used(
@@ -285,8 +280,8 @@ def test_a_template_may_vanish_while_it_is_used(
         assert appliance.template is not None
         assert [name for name, _ in instant.clean(config, everything=True)]
         assert list(template.folders(config)) == []
-        out = appliance.shell("mkfs.xfs -q -f /dev/sda; blkid -o value -s TYPE /dev/sda")
-        assert out.strip() == b"xfs"
+        out = appliance.shell("mkfs.ext4 -q /dev/sda; blkid -o value -s TYPE /dev/sda")
+        assert out.strip() == b"ext4"
     finally:
         appliance.close()
 

@@ -19,6 +19,7 @@ import socket
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -376,7 +377,8 @@ def _describe_files(folder: Path) -> dict[str, Any]:
         files[path.name] = [found.st_size, found.st_mtime_ns]
         with path.open("rb") as stream:
             digests[path.name] = hashlib.file_digest(stream, "sha256").hexdigest()
-    return {"files": files, "sha256": digests}
+    state = zlib.crc32((folder / "state").read_bytes())
+    return {"files": files, "sha256": digests, "state_crc32": state}
 
 
 def _write_record(folder: Path, record: dict[str, Any]) -> None:

@@ -22,6 +22,7 @@ import re
 import socket
 import sys
 import time
+import zlib
 
 MARK = "imgtools-instant: "
 """Begins every line for the one who launched, here and in the guest."""
@@ -162,7 +163,8 @@ def check(launch: Launch, template: dict[str, object], folder: str) -> None:
 def check_files(folder: str, template: dict[str, object]) -> None:
     """Raise NotOursError if a file of the template is not what was built.
 
-    Sizes and times only: qemu would lengthen a shortened RAM file and run zeros.
+    By sizes and times (qemu would lengthen a shortened RAM file and run zeros), and the device
+    state, which is small and which qemu takes as it comes, by its checksum.
     """
     files = template["files"]
     assert isinstance(files, dict)
@@ -173,6 +175,9 @@ def check_files(folder: str, template: dict[str, object]) -> None:
             raise NotOursError(f"{name}: {error.strerror}") from None
         if (found.st_size, found.st_mtime_ns) != (size, mtime):
             raise NotOursError(f"{name} was changed after it was built")
+    with open(os.path.join(folder, "state"), "rb") as stream:
+        if zlib.crc32(stream.read()) != template["state_crc32"]:
+            raise NotOursError("state was changed after it was built")
 
 
 def resume_words(launch: Launch, machine: list[str], folder: str) -> list[str]:
