@@ -97,6 +97,14 @@ def test_what_needs_no_library_is_read_without_one(clean: Path, tmp_path: Path) 
     assert [(row["vfs_type"], row["label"]) for row in document["result"]] == [("ext4", "plain")]
 
 
+def test_the_wheel_carries_the_guest_s_helper(clean: Path) -> None:
+    code = "import imgtools.appliance.instant.template as t; print(t.sources_digest())"
+    done = subprocess.run(
+        [clean / "python", "-c", code], capture_output=True, text=True, check=True, cwd="/"
+    )
+    assert len(done.stdout.strip()) == 64
+
+
 def test_the_wheel_carries_the_operations(clean: Path) -> None:
     code = "import imgtools_ops, importlib.metadata as m; print(m.version('imgtools'))"
     done = subprocess.run(
