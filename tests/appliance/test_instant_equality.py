@@ -110,6 +110,23 @@ def open_luks(ask: Asker) -> None:
 # --- what is written ---------------------------------------------------------------------------
 
 
+# Given out by the kernel in the order in which drivers and devices came up.
+NUMBERS = ("st_dev", "lv_kernel_major", "lv_kernel_minor")
+
+
+def no_numbers(answer: Any) -> Any:
+    """The answer without the kernel's dynamic device numbers, and errors without device names."""
+    if isinstance(answer, dict):
+        return {key: no_numbers(value) for key, value in answer.items() if key not in NUMBERS}
+    if isinstance(answer, list):
+        return [no_numbers(value) for value in answer]
+    if isinstance(answer, str):
+        # In a stock appliance the device in parted's message is one further on whenever the
+        # appliance's root was found before it.
+        return re.sub(r"parted: /dev/sd[a-z]+: parted.*", "parted", answer)
+    return answer
+
+
 def no_uuids(answer: Any) -> Any:
     """The answer with every identifier that a tool invented replaced by its shape."""
     if isinstance(answer, dict):
@@ -117,9 +134,6 @@ def no_uuids(answer: Any) -> Any:
     if isinstance(answer, list):
         return [no_uuids(value) for value in answer]
     if isinstance(answer, str):
-        # Errors name the kernel's own device, which in a stock appliance is one further on
-        # whenever the appliance's root was found before it.
-        answer = re.sub(r"parted: /dev/sd[a-z]+: parted.*", "parted", answer)
         return re.sub(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}", "UUID", answer)
     return answer
 
@@ -266,6 +280,10 @@ CASES: dict[str, Case] = {
 }
 
 
+# The cases in which each appliance makes identifiers of its own.
+INVENTING = ("labels-formats", "writing")
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_every_answer_is_the_same(name: str, tmp_path: Path) -> None:
     make, script = CASES[name]
@@ -275,10 +293,11 @@ def test_every_answer_is_the_same(name: str, tmp_path: Path) -> None:
             pool.submit(answers_of, way, drives, tmp_path, script) for way in ("instant", "stock")
         ]
     instant, stock = (job.result() for job in running)
+    clean = no_uuids if name in INVENTING else (lambda answer: answer)
     assert len(stock) > 5
     for ours, theirs in zip(instant, stock, strict=False):
         assert ours[:2] == theirs[:2]
-        assert no_uuids(ours[2]) == no_uuids(theirs[2]), ours[:2]
+        assert clean(no_numbers(ours[2])) == clean(no_numbers(theirs[2])), ours[:2]
     assert len(instant) == len(stock)
 
 
