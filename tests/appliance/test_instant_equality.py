@@ -54,11 +54,11 @@ def look_around(ask: Asker) -> None:
 
 
 def look_at_device(ask: Asker, device: str) -> None:
-    for name in (
-        *("blockdev_getsize64", "blockdev_getss", "blockdev_getro", "part_get_parttype"),
-        *("part_get_disk_guid", "part_list"),
-    ):
+    for name in ("blockdev_getsize64", "blockdev_getss", "blockdev_getro"):
         ask(name, device)
+    if ask("part_get_parttype", device) == "gpt":  # for another table sgdisk invents one
+        ask("part_get_disk_guid", device)
+    ask("part_list", device)
     rows = ask.answers[-1][2]
     for row in rows[-1:] if isinstance(rows, list) else []:
         for name in ("part_get_bootable", "part_get_name", "part_get_gpt_type", "part_get_mbr_id"):
@@ -111,7 +111,7 @@ def open_luks(ask: Asker) -> None:
 
 
 # Given out by the kernel in the order in which drivers and devices came up.
-NUMBERS = ("st_dev", "lv_kernel_major", "lv_kernel_minor")
+NUMBERS = ("st_dev", "fsid", "lv_kernel_major", "lv_kernel_minor")
 
 
 def no_numbers(answer: Any) -> Any:
@@ -312,7 +312,8 @@ def test_verbose_and_trace_say_the_same(tmp_path: Path) -> None:
             handle.mount_ro("/dev/sda1", "/")
             handle.ls("/")
         text = re.sub(r"0x[0-9a-f]+", "", "".join(said))
-        return re.findall(r"guestfsd: <= \w+|command(?:rvf)?: .*|list_filesystems = .*?\]", text)
+        # Its own commands differ in the appliance's root, which is vda here and the last sd there.
+        return re.findall(r"guestfsd: <= \w+|list_filesystems = .*?\]", text)
 
     instant, stock = heard("instant"), heard("stock")
     assert any("guestfsd: <= mount_ro" in line for line in instant)
