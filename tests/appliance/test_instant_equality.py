@@ -288,7 +288,7 @@ CASES: dict[str, Case] = {
 INVENTING = ("labels-formats", "writing")
 
 
-# A minute and more each, nearly all of it the stock side: `make equality` runs them, and all others.
+# A minute and more each, nearly all of it the stock side: `make equality` runs these as well.
 LONG = ("debian-lvm", "filesystems", "md", "luks", "labels-formats", "writing", "btrfs-raid1")
 
 
