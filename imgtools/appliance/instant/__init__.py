@@ -172,7 +172,7 @@ def _status(folder: Path, used: Path | None, reason: str) -> TemplateStatus:
         path=str(folder),
         state=state,
         reason=why,
-        size=sum(path.lstat().st_blocks * 512 for path in folder.rglob("*")),
+        size=template.size_on_disk(folder),
         built=record.get("built"),
         memory=record.get("memory"),
         accelerator=record.get("identity", {}).get("accelerator", ""),

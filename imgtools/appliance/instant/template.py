@@ -62,10 +62,6 @@ class Template:
         stock = self.record["seconds"].get("stock")
         return stock is None or float(self.record["seconds"]["instant"]) < float(stock)
 
-    def size(self) -> int:
-        """Bytes on disk."""
-        return sum(entry.stat().st_blocks * 512 for entry in self.folder.iterdir())
-
 
 def instant_folder(config: Config) -> Path:
     """Where templates live (not made here)."""
@@ -254,14 +250,17 @@ def folders(config: Config) -> Iterator[Path]:
         yield from sorted(path for path in parent.iterdir() if path.is_dir())
 
 
+def size_on_disk(folder: Path) -> int:
+    """Bytes that a template takes."""
+    return sum(path.lstat().st_blocks * 512 for path in folder.rglob("*"))
+
+
 def remove(folder: Path) -> int:
     """Remove a template with what lies beside it; the bytes that this freed.
 
     A launch that has opened it goes on: its files live until they are closed.
     """
-    freed = 0
-    for path in folder.rglob("*"):
-        freed += path.lstat().st_blocks * 512
+    freed = size_on_disk(folder)
     shutil.rmtree(folder)
     for path in folder.parent.glob(f"{folder.name}.*"):
         path.unlink()
