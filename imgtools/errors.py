@@ -281,6 +281,36 @@ class UntrustedReferenceError(RefusedError):
     code = "refused.untrusted"
 
 
+class InUseError(RefusedError):
+    """Another process uses the image: a running guest, qemu-img, another imgtools."""
+
+    code = "refused.in-use"
+
+
+class ReadOnlyError(RefusedError):
+    """The image, its storage or its format cannot be written."""
+
+    code = "refused.read-only"
+
+
+class SpaceError(RefusedError):
+    """There is too little free space to change the image safely; it is as it was."""
+
+    code = "refused.space"
+
+
+class JournalError(RefusedError):
+    """The record of an interrupted commit cannot be used: damaged, forged, or for another image."""
+
+    code = "refused.journal"
+
+
+class CommitError(ImgtoolsError):
+    """A commit stopped half-way; its record and overlay are kept, so that it can be finished."""
+
+    code = "transaction.incomplete"
+
+
 class LibvirtError(ImgtoolsError):
     """libvirt answered with an error, or no daemon answered."""
 

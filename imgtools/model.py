@@ -18,9 +18,10 @@ Conventions, everywhere in imgtools:
 from __future__ import annotations
 
 import stat as _stat
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Literal, Protocol
+from typing import Any, BinaryIO, Literal, Protocol
 
 EngineName = Literal["direct", "appliance"]
 
@@ -408,6 +409,62 @@ class FileTree(Protocol):
 
     def statvfs(self) -> StatVFS:
         """Space and inodes of the whole filesystem."""
+
+
+class WritableTree(FileTree, Protocol):
+    """A filesystem that can be changed.  Paths as in `FileTree`; no method follows the last link
+    except where it says so, and every one raises GuestOperationError and its kin."""
+
+    def create(self, path: bytes, pieces: Iterable[bytes]) -> int:
+        """Make or refill a file (its inode, owner and mode stay); returns the bytes written."""
+
+    def write_at(self, path: bytes, offset: int, pieces: Iterable[bytes]) -> int:
+        """Write into an existing file; returns the bytes written."""
+
+    def truncate(self, path: bytes, size: int) -> None:
+        """Cut or extend a file."""
+
+    def mkdir(self, path: bytes, mode: int) -> None:
+        """Make a directory."""
+
+    def rmdir(self, path: bytes) -> None:
+        """Remove an empty directory."""
+
+    def unlink(self, path: bytes) -> None:
+        """Remove a name that is no directory."""
+
+    def remove_all(self, path: bytes) -> None:
+        """Remove a directory with everything below."""
+
+    def symlink(self, path: bytes, target: bytes) -> None:
+        """Make a symbolic link."""
+
+    def link(self, path: bytes, existing: bytes) -> None:
+        """Make another name of a file."""
+
+    def rename(self, old: bytes, new: bytes) -> None:
+        """Rename within the filesystem, replacing what is there."""
+
+    def copy_tree(self, old: bytes, other: Any, new: bytes) -> None:
+        """Copy recursively into another tree of the same engine."""
+
+    def chmod(self, path: bytes, mode: int) -> None:
+        """Set the permission bits; follows a link."""
+
+    def chown(self, path: bytes, uid: int, gid: int) -> None:
+        """Set owner and group."""
+
+    def set_times(self, path: bytes, atime_ns: int, mtime_ns: int) -> None:
+        """Set access and modification time."""
+
+    def set_xattr(self, path: bytes, name: bytes, value: bytes) -> None:
+        """Set an extended attribute."""
+
+    def remove_xattr(self, path: bytes, name: bytes) -> None:
+        """Remove an extended attribute."""
+
+    def unpack(self, path: bytes, archive: int) -> None:
+        """Unpack the tar stream of a descriptor into a new, empty directory."""
 
 
 class Engine(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
 from imgtools.appliance.foreign import inspect_foreign
 from imgtools.appliance.launch import Appliance
@@ -22,7 +23,9 @@ from imgtools.appliance.survey import (
 from imgtools.appliance.translate import first_line
 from imgtools.appliance.tree import ApplianceTree
 from imgtools.appliance.unlock import unlock
+from imgtools.appliance.writing import ApplianceWriter
 from imgtools.config import Config
+from imgtools.errors import GuestOperationError
 from imgtools.model import (
     Disk,
     EngineName,
@@ -38,10 +41,19 @@ _MAX_ROUNDS = 4  # LVM on LUKS on LVM, and one to spare
 
 
 class ApplianceEngine:
-    """Reads a set of disks through the libguestfs appliance.  Not thread-safe."""
+    """Reads a set of disks through the libguestfs appliance.  Not thread-safe.
+
+    With ``overlays`` (see `Appliance`) it writes as well: after `begin_writing`, `mount_writable`
+    gives trees whose changes are complete in the overlays after `finish_writing`.
+    """
 
     def __init__(
-        self, disks: Sequence[Disk], keys: Sequence[KeySpec] = (), config: Config | None = None
+        self,
+        disks: Sequence[Disk],
+        keys: Sequence[KeySpec] = (),
+        config: Config | None = None,
+        *,
+        overlays: Sequence[Path] | None = None,
     ) -> None:
         self._disks = tuple(disks)
         self._keys = tuple(keys)
@@ -55,6 +67,8 @@ class ApplianceEngine:
         self._mapped: dict[str, str] = {}
         self._closed = False
         self._mounts = 0
+        self._overlays = overlays
+        self._writable: dict[str, ApplianceWriter] = {}
 
     @property
     def name(self) -> EngineName:
@@ -67,7 +81,7 @@ class ApplianceEngine:
         if self._closed:
             raise ValueError("the engine is closed")
         if self._appliance is None:
-            self._appliance = Appliance(self._disks, self._config)
+            self._appliance = Appliance(self._disks, self._config, overlays=self._overlays)
             self._notices += self._appliance.notices
         return self._appliance
 
@@ -91,6 +105,36 @@ class ApplianceEngine:
             mount(self.appliance, storage, self._survey, device, mountpoint)
             self._trees[device] = ApplianceTree(self.appliance, mountpoint)
         return self._trees[device]
+
+    # -- writing ----------------------------------------------------------------------------------
+
+    def begin_writing(self) -> None:
+        """Unmount what was mounted for reading: a filesystem is mounted in one way at a time."""
+        if self._trees:
+            self.appliance.call(lambda lib: lib.status("umount_all"), what="unmounting")
+            self._trees.clear()
+
+    def mount_writable(self, device: str) -> ApplianceWriter:
+        """The tree of a mountable, to be changed.  Mounted on the overlay, once.
+
+        Raises GuestOperationError if it cannot be mounted or its filesystem cannot be written.
+        """
+        if device not in self._writable:
+            mountpoint = b"/imgtools%d" % self._mounts
+            self._mounts += 1
+            storage = self.storage()
+            assert self._survey is not None
+            mount(self.appliance, storage, self._survey, device, mountpoint, writable=True)
+            self._writable[device] = ApplianceWriter(self.appliance, mountpoint)
+        return self._writable[device]
+
+    def finish_writing(self) -> None:
+        """Unmount, and end the appliance, so that the overlays are complete.
+
+        Raises ApplianceError if what was written may not have arrived.
+        """
+        self.appliance.shutdown()
+        self.close()
 
     @property
     def notices(self) -> list[Notice]:
@@ -147,6 +191,11 @@ class ApplianceEngine:
         return renamed
 
     def _rename(self, own: str, uuid: str, name: str) -> None:
+        if self._overlays is not None:
+            raise GuestOperationError(
+                f"two volume groups are called {own}: the disks of two guests?",
+                hint="change one guest at a time",
+            )
         script = f"lvm vgrename {shlex.quote(uuid)} {shlex.quote(name)} 2>&1 >/dev/null; exit 0"
         complaint = self.appliance.shell(script).decode(errors="replace").strip()
         self._own_names[name] = own

@@ -32,15 +32,22 @@ from imgtools.appliance.library import (
 )
 from imgtools.appliance.overlay import Overlay, make_overlay
 from imgtools.appliance.probe import kvm_works
-from imgtools.appliance.translate import died_error, launch_error
+from imgtools.appliance.translate import died_error, first_line, launch_error
 from imgtools.appliance.worker import Worker
 from imgtools.config import Config
-from imgtools.errors import ApplianceError, NoTemplateError, RefusedError, UsageError
+from imgtools.errors import (
+    ApplianceError,
+    ImgtoolsError,
+    NoTemplateError,
+    RefusedError,
+    UsageError,
+)
 from imgtools.model import Disk, Notice
 
 T = TypeVar("T")
 
 CALL_TIMEOUT = 600.0
+UNPACK_TIMEOUT = 24 * 3600.0
 # A resumed guest tells each step that it takes; a damaged one mostly says nothing.
 INSTANT_PATIENCE = 10.0
 _MAX_LOG = 512  # messages
@@ -59,9 +66,18 @@ class Appliance:
     """A launched appliance.  ``call`` makes libguestfs calls; ``close`` waits for qemu's end.
 
     ``template`` is the one that was resumed, None after a boot, with ``reason`` saying why.
+    ``overlays`` are paths for the overlays of the disks, which are then kept, complete after a
+    `shutdown`; without them they are thrown away.
     """
 
-    def __init__(self, disks: Sequence[Disk], config: Config, way: Way = "best") -> None:
+    def __init__(
+        self,
+        disks: Sequence[Disk],
+        config: Config,
+        way: Way = "best",
+        *,
+        overlays: Sequence[Path] | None = None,
+    ) -> None:
         self.notices: list[Notice] = []
         self.log: deque[bytes] = deque(maxlen=_MAX_LOG)
         self.folder = Path()
@@ -70,6 +86,8 @@ class Appliance:
         self.template: Template | None = None
         self.reason = ""
         self._config = config
+        self._overlays: Sequence[Path | None] = overlays or [None] * len(disks)
+        self._doom: ImgtoolsError | None = None
         self._qemu = 0
         self._closed = False
         try:
@@ -122,16 +140,56 @@ class Appliance:
         try:
             return self._worker.call(lambda: function(self._library), timeout=timeout, what=what)
         except CallError as error:
+            if self._doom is not None:
+                raise self._doom from error
             if self._is_dead():
                 raise died_error(error.message, list(self.log)) from error
             raise
 
+    def doom(self, error: ImgtoolsError) -> None:
+        """Kill the appliance; the call that waits for it, or the next one, raises ``error``."""
+        self._doom = error
+        self._kill()
+
+    def shutdown(self) -> None:
+        """Unmount everything and end qemu, so that the overlays are complete.
+
+        Raises ApplianceError (or the doom) if what was written may not have arrived.
+        """
+        try:
+            self.call(lambda lib: lib.status("umount_all"), what="unmounting")
+            self.call(lambda lib: lib.status("sync"), what="writing")
+            self.call(lambda lib: lib.status("shutdown"), what="its end", timeout=CALL_TIMEOUT)
+        except CallError as error:
+            raise ApplianceError(
+                f"the appliance did not write everything: {first_line(error.message)}"
+            ) from error
+        self._qemu = 0
+        if self._doom is not None:
+            raise self._doom
+
     def shell(self, script: str, *, what: str = "a look at the disks") -> bytes:
         """Run a shell script inside the appliance and return what it printed (under 4 MiB)."""
+        return self.shell_bytes(os.fsencode(script), what=what)
+
+    def shell_bytes(self, script: bytes, *, what: str = "a change") -> bytes:
+        """`shell` for a script that holds names of the guest, quoted by the caller."""
         from imgtools.appliance.library import string_list
 
-        arguments = string_list([os.fsencode(script)])
+        arguments = string_list([script])
         return self.call(lambda lib: lib.text("debug", b"sh", arguments), what=what)
+
+    def unpack(self, archive: int, folder: bytes) -> None:
+        """Unpack a tar stream, read from a descriptor, in ``folder`` (an ASCII path)."""
+        name = f"/dev/fd/{archive}"
+
+        def act(_: Library) -> None:
+            try:
+                self._g.tar_in(name, folder.decode(), xattrs=True, acls=True, selinux=True)
+            except (RuntimeError, UnicodeError) as error:
+                raise CallError(str(error), 0) from error
+
+        self.call(act, what="unpacking", timeout=UNPACK_TIMEOUT)
 
     def close(self) -> None:
         """End qemu, wait for it, and remove every trace.  Idempotent."""
@@ -168,7 +226,7 @@ class Appliance:
         self.accelerator = "TCG" if "force_tcg" in g.get_backend_settings() else "KVM"
         if config.memsize:
             g.set_memsize(config.memsize)
-        # What is written goes to throw-away overlays: nothing to flush at the end.
+        # Overlays are thrown away, or unmounted and closed by `shutdown`, which reports errors.
         g.set_autosync(False)
         self._choose(way)
         if not (g.get_verbose() or g.get_trace()):
@@ -202,7 +260,10 @@ class Appliance:
 
     def _start(self, disks: Sequence[Disk], *, must: bool) -> None:
         self.folder = self._make_folder()
-        overlays = [make_overlay(disk, index, self.folder) for index, disk in enumerate(disks)]
+        overlays = [
+            make_overlay(disk, index, self.folder, path)
+            for index, (disk, path) in enumerate(zip(disks, self._overlays, strict=True))
+        ]
         try:
             for disk, overlay in zip(disks, overlays, strict=True):
                 self._add(disk, overlay)

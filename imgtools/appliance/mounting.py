@@ -15,6 +15,9 @@ from imgtools.model import Filesystem, Storage
 # Kinds of UFS that the kernel cannot tell apart by itself (Documentation/admin-guide/ufs.rst).
 _UFS_TYPES = ("ufs2", "44bsd", "old", "sun", "sunx86")
 
+# Filesystems that the appliance's kernel reads but does not write (UFS: without a special build).
+_READ_ONLY = ("squashfs", "iso9660", "udf", "ufs", "cramfs", "romfs", "erofs")
+
 # Two clones in one appliance carry one btrfs UUID: the kernel keeps one device for each UUID and
 # refuses the second while the first is mounted.  Before any of them is mounted, all but the first
 # get a UUID of their own, in our overlay.  The parts of one filesystem are left alone.
@@ -33,9 +36,15 @@ exit 0
 
 
 def mount(
-    appliance: Appliance, storage: Storage, survey: Survey, device: str, mountpoint: bytes
+    appliance: Appliance,
+    storage: Storage,
+    survey: Survey,
+    device: str,
+    mountpoint: bytes,
+    *,
+    writable: bool = False,
 ) -> None:
-    """Mount ``device`` read-only on a new ``mountpoint``.
+    """Mount ``device`` on a new ``mountpoint``, read-only unless ``writable``.
 
     The block device below is our overlay and writable, so a journal is replayed, there and
     nowhere else.  Raises GuestOperationError with the kernel's reason.
@@ -43,10 +52,11 @@ def mount(
     found = next((one for one in storage.filesystems if one.device == device), None)
     mountable = device.encode("utf-8", errors="surrogateescape")
     appliance.call(lambda lib: lib.status("mkmountpoint", mountpoint))
-    if found is not None and found.type == "btrfs":
-        _prepare_btrfs(appliance, storage, survey, found)
+    kind = found.type if found else ""
+    if found is not None and kind == "btrfs" and not writable:
+        _prepare_btrfs(appliance, storage, survey, found)  # which changes UUIDs of clones
     reasons = []
-    for options in _options(found.type if found else ""):
+    for options in _writing_options(device, kind) if writable else _options(kind):
         try:
             call = partial(_mount_options, options=options, at=(mountable, mountpoint))
             appliance.call(call, what=f"mounting {device}")
@@ -77,6 +87,13 @@ def _options(kind: str) -> list[bytes]:
         # Of two clones with one UUID the kernel mounts only the first without nouuid.
         return [b"ro", b"ro,nouuid"]
     return [b"ro"]
+
+
+def _writing_options(device: str, kind: str) -> list[bytes]:
+    """Mount options to try in turn, for writing."""
+    if kind in _READ_ONLY:
+        raise GuestOperationError(f"{device}: a filesystem of the type {kind} cannot be written")
+    return [b"", b"nouuid"] if kind == "xfs" else [b""]
 
 
 def _prepare_btrfs(

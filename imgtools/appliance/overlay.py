@@ -48,8 +48,8 @@ class Overlay:
     virtual_size: int
 
 
-def make_overlay(disk: Disk, index: int, folder: Path) -> Overlay:
-    """Make the qcow2 overlay of ``disk`` in ``folder``.
+def make_overlay(disk: Disk, index: int, folder: Path, path: Path | None = None) -> Overlay:
+    """Make the qcow2 overlay of ``disk`` in ``folder``, or at ``path`` (an older one is replaced).
 
     Opens the pinned chain in qemu-img first: damage is one line now and not a failed
     launch later.  Raises ImageError and its kin, MissingToolError, ApplianceSpaceError.
@@ -57,7 +57,7 @@ def make_overlay(disk: Disk, index: int, folder: Path) -> Overlay:
     node = chain_node(disk, folder, index)
     size = _probe_size(disk, node)
     name = f"disk{index}"
-    path = folder / f"{name}.qcow2"
+    path = path or folder / f"{name}.qcow2"
     reference = "json:" + json.dumps({"driver": "raw", "file": name})
     try:
         run(
@@ -67,23 +67,40 @@ def make_overlay(disk: Disk, index: int, folder: Path) -> Overlay:
             ]
         )
     except ToolError as error:
+        ours = path.parent == folder
         raise ApplianceSpaceError(
-            f"cannot make an overlay in {folder.parent}: {error.message}",
-            hint="free some space there, or set TMPDIR to a folder on another disk",
+            f"cannot make an overlay in {folder.parent if ours else path.parent}: {error.message}",
+            hint="free some space there, or set TMPDIR to a folder on another disk"
+            if ours
+            else "free some space there, or name a folder on another disk with --workdir",
         ) from error
     return Overlay(path=path, blockdev=json.dumps({**node, "node-name": name}), virtual_size=size)
 
 
-def chain_node(disk: Disk, folder: Path, index: int = 0) -> Node:
-    """The pinned block node of everything below the overlay of ``disk``."""
+def chain_node(disk: Disk, folder: Path, index: int = 0, *, writable: bool = False) -> Node:
+    """The pinned block node of everything below the overlay of ``disk``.
+
+    With ``writable`` its active layer may be written (a commit); the layers below never.
+    """
     if not disk.layers:
         return remote_node(disk, folder)
     node: Node | None = None
     for depth, layer in reversed(list(enumerate(disk.layers))):
         alias = folder / f"disk{index}.layer{depth}"
         node = _layer_node(layer, node, partial(_json_name, alias=alias))
+        if writable and depth == 0:
+            for part in (node, node["file"], node.get("data-file", {})):
+                part.pop("read-only", None)
     assert node is not None
     return node
+
+
+def commit_node(disk: Disk, overlay: Path, folder: Path) -> Node:
+    """The node that ``qemu-img commit`` takes: ``overlay`` on the pinned, writable ``disk``."""
+    alias = folder / "overlay"
+    below = chain_node(disk, folder, writable=True)
+    file = {"driver": "file", "filename": _json_name(overlay, alias)}
+    return {"driver": "qcow2", "file": file, "backing": below}
 
 
 def _layer_node(layer: ImageLayer, backing: Node | None, name: Callable[[Path], str]) -> Node:

@@ -123,7 +123,7 @@ class GuestTree:
         for entry, found in zip(entries, stats, strict=True):
             covered = self._by_point.get(_join(resolved, entry.name))
             if covered is not None:
-                found = covered.tree.lstat(b"/")  # noqa: PLW2901 (the mount hides what is below)
+                found = self._tree_of(covered).lstat(b"/")  # noqa: PLW2901 (the mount hides what is below)
             if found is not None:
                 result.append((entry, found))
         return result
@@ -246,8 +246,11 @@ class GuestTree:
     def _locate(self, resolved: bytes) -> tuple[FileTree, bytes]:
         mount = self._mount_of(resolved)
         if mount.mountpoint == b"/":
-            return mount.tree, resolved
-        return mount.tree, resolved[len(mount.mountpoint) :] or b"/"
+            return self._tree_of(mount), resolved
+        return self._tree_of(mount), resolved[len(mount.mountpoint) :] or b"/"
+
+    def _tree_of(self, mount: Mount) -> FileTree:
+        return mount.tree
 
 
 def _join(directory: bytes, name: bytes) -> bytes:

@@ -70,11 +70,16 @@ def lock_state(path: Path) -> LockState:
     On a file system without locks the answer is that nobody does.
     """
     with open_source(path) as source:
-        used = _locked_bytes(source.fd, PERMISSION_BASE)
-        unshared = _locked_bytes(source.fd, UNSHARED_BASE)
-        if not used and not unshared:
-            return LockState()
-        return LockState(used=used, unshared=unshared, holders=_holders(os.fstat(source.fd)))
+        return state_of(source.fd)
+
+
+def state_of(fd: int) -> LockState:
+    """Ask who else uses the open file ``fd``; locks held through ``fd`` itself do not count."""
+    used = _locked_bytes(fd, PERMISSION_BASE)
+    unshared = _locked_bytes(fd, UNSHARED_BASE)
+    if not used and not unshared:
+        return LockState()
+    return LockState(used=used, unshared=unshared, holders=_holders(os.fstat(fd)))
 
 
 def _locked_bytes(fd: int, base: int) -> tuple[str, ...]:

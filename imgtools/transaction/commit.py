@@ -1,0 +1,100 @@
+"""Write complete overlays into their images: the one place where an image that exists is written.
+
+``qemu-img commit`` copies every cluster of the overlay; done again from the start it gives the same
+image, so what was interrupted is repeated whole.  The base is opened with ``locking=off``, since we
+hold its locks ourselves (see ``image.hold``), and with every layer's driver spelled out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+
+from imgtools.appliance.overlay import commit_node
+from imgtools.errors import CommitError, ImageError, ToolError
+from imgtools.model import Disk
+from imgtools.process import run
+
+COMMIT_TIMEOUT = 24 * 3600.0
+CHECK_TIMEOUT = 3600.0
+
+
+def check_overlay(overlay: Path) -> None:
+    """Have qemu-img look at every reference of an overlay.  Raises ImageError for any fault."""
+    try:
+        run(["qemu-img", "check", "-q", "-f", "qcow2", os.fspath(overlay)], timeout=CHECK_TIMEOUT)
+    except ToolError as error:
+        raise ImageError(
+            f"{overlay}: the overlay with the change is damaged ({error.message}); "
+            "the image is as it was",
+            hint="the storage may be failing; see dmesg",
+        ) from error
+
+
+def sync_file(path: Path) -> None:
+    """Bring a file to its storage.  Raises ImageError."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be brought to its storage: {error.strerror}") from error
+
+
+def write_all(disks: Sequence[Disk], overlays: Sequence[Path]) -> None:
+    """Write every overlay into its disk's active layer.  Raises CommitError; do it again then."""
+    for disk, overlay in zip(disks, overlays, strict=True):
+        _write(disk, overlay)
+
+
+def _write(disk: Disk, overlay: Path) -> None:
+    image = disk.layers[0].path
+    with tempfile.TemporaryDirectory(prefix="imgtools-") as folder:
+        spec = "json:" + json.dumps(commit_node(disk, overlay, Path(folder)))
+        try:
+            run(["qemu-img", "commit", "-q", "-d", spec], timeout=COMMIT_TIMEOUT)
+        except ToolError as error:
+            why = error.message.replace(spec, str(image))
+            raise CommitError(
+                f"{image}: the commit stopped half-way: {why}; nothing is lost, but the image is "
+                "not usable until it is finished",
+                hint=f"mend the cause (disk full?), then: imgtools recover {image}",
+            ) from error
+
+
+@contextlib.contextmanager
+def signals_later() -> Iterator[None]:
+    """Hold Ctrl-C, SIGTERM and SIGHUP back until the block is done, then deliver them.
+
+    A commit cannot be left half-way for the asking; it takes seconds.  qemu-img, in a session of
+    its own, does not hear the terminal's signals.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        heard.append(number)
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        if before[number] is not signal.SIG_IGN:
+            signal.signal(number, note)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, before[number])
+        if heard:
+            os.kill(os.getpid(), heard[0])

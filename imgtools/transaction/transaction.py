@@ -1,0 +1,147 @@
+"""One change of the disks of one guest: locked, on overlays, committed whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
+
+from imgtools.errors import ReadOnlyError, SpaceError
+from imgtools.image.hold import Hold, holding
+from imgtools.model import Disk
+from imgtools.transaction import record as records
+from imgtools.transaction import space
+from imgtools.transaction.commit import check_overlay, signals_later, sync_file, write_all
+from imgtools.transaction.record import Record, RecordedDisk, hidden_name, identity_of
+
+WRITABLE = ("raw", "qcow2", "qcow", "qed", "vmdk", "vdi", "vpc", "vhdx", "parallels", "luks")
+"""Formats that qemu can write; some of their variants it cannot, and qemu-img says so."""
+
+
+class Transaction:
+    """Use as a context manager: left without `commit`, every overlay is thrown away.
+
+    ``overlays`` are the paths at which the appliance is to make the overlays of the disks.
+    """
+
+    def __init__(self, disks: Sequence[Disk], *, command: str, workdir: Path | None = None) -> None:
+        self.disks = tuple(disks)
+        self._images = [_image_of(disk) for disk in disks]
+        self.overlays = [_overlay_path(image, workdir) for image in self._images]
+        self._command = command
+        self._holds: list[Hold] = []
+        self._stack = contextlib.ExitStack()
+        self._committing = False
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack:
+            files = [(image, True) for image in self._images]
+            for disk in self.disks:
+                files += [(path, True) for path in disk.layers[0].extents]
+                for layer in disk.layers[1:]:
+                    files += [(path, False) for path in (layer.path, *layer.extents)]
+            holds = stack.enter_context(holding(files))
+            self._holds = holds[: len(self._images)]
+            space.check_start([overlay.parent for overlay in self.overlays])
+            record = self._record("working")
+            records.write(record)
+            stack.callback(self._forget, record)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @property
+    def folders(self) -> list[Path]:
+        """The folders in which the overlays grow."""
+        return [overlay.parent for overlay in self.overlays]
+
+    def commit(self) -> None:
+        """Bring the overlays into the images.  The appliance must have ended.
+
+        Until the record is written, any error leaves the images as they were: ImageError for a
+        damaged overlay, InUseError, SpaceError.  Afterwards CommitError says that
+        ``imgtools recover`` has to finish; a signal waits until the commit is done.
+        """
+        for overlay in self.overlays:
+            check_overlay(overlay)
+        for disk, image, overlay in zip(self.disks, self._images, self.overlays, strict=True):
+            space.check_commit(image, disk.layers[0].format, overlay)
+        for hold in self._holds:
+            hold.take_exclusive()
+        for overlay in self.overlays:
+            sync_file(overlay)
+            records.sync_folder(overlay.parent)
+        with signals_later():
+            self._committing = True
+            try:
+                records.write(self._record("committing"))
+            except SpaceError:
+                self._committing = False
+                raise
+            write_all(self.disks, self.overlays)
+            for hold in self._holds:
+                hold.sync()
+            self._committing = False
+            records.remove(self._record("committing"))
+
+    def _record(self, state: records.State) -> Record:
+        return Record(
+            state=state,
+            command=self._command,
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
+            disks=tuple(
+                RecordedDisk(
+                    image=os.fspath(image),
+                    format=disk.layers[0].format,
+                    identity=identity_of(image),
+                    size=disk.layers[0].virtual_size,
+                    overlay=os.fspath(overlay),
+                )
+                for disk, image, overlay in zip(
+                    self.disks, self._images, self.overlays, strict=True
+                )
+            ),
+        )
+
+    def _forget(self, record: Record) -> None:
+        """Throw the overlays away, unless a commit that stopped half-way still needs them."""
+        if self._committing:
+            return
+        for overlay in self.overlays:
+            overlay.unlink(missing_ok=True)
+        records.remove(record)
+
+
+def _image_of(disk: Disk) -> Path:
+    """The file to be changed, by its real path: beside that one the overlay and record lie."""
+    if not disk.layers:
+        raise ReadOnlyError(
+            f"{disk.name}: a remote image cannot be changed safely (nobody can lock it)",
+            hint="copy it here first, change the copy, and copy it back",
+        )
+    layer = disk.layers[0]
+    if layer.format not in WRITABLE:
+        raise ReadOnlyError(
+            f"{disk.name}: images of the format {layer.format} cannot be written",
+            hint="convert it first: qemu-img convert -O qcow2",
+        )
+    return Path(os.path.realpath(layer.path))
+
+
+def _overlay_path(image: Path, workdir: Path | None) -> Path:
+    token = secrets.token_hex(4)
+    if workdir is None and image.is_block_device():
+        raise ReadOnlyError(
+            f"{image}: a block device has no folder for the overlay",
+            hint="name one with --workdir DIR",
+        )
+    folder = image.parent if workdir is None else workdir.resolve()
+    if not folder.is_dir():
+        raise ReadOnlyError(f"{folder}: no such folder for the overlay", hint="--workdir DIR")
+    return folder / hidden_name(image.name, f".imgtools-{token}.qcow2")
