@@ -1,0 +1,5 @@
+"""Change the content of text files of a guest: Perl-style expressions, line endings kept.
+
+``expression`` parses and runs ``-e``; ``patterns`` turns Perl's regular expressions and
+replacements into Python's; ``lines`` cuts a file into lines and puts it together again.
+"""
