@@ -91,12 +91,14 @@ class Disk:
     ``layers`` is the backing chain, the active layer first and the base last; empty for a
     remote disk, which only ``uri`` names.  ``in_use`` says that another process (a running
     guest) holds the image's locks, so that what we read may be inconsistent.
+    ``pending``: the active layer is the overlay of an interrupted commit, which shows it whole.
     """
 
     request: DiskRequest
     layers: tuple[ImageLayer, ...] = ()
     uri: str | None = None
     in_use: bool = False
+    pending: bool = False
 
     @property
     def name(self) -> str:

@@ -128,6 +128,16 @@ def running(argv: Sequence[str]) -> Iterator[Child]:
                 child.stdout.close()
 
 
+def run_on_terminal(argv: Sequence[str]) -> int:
+    """Run a program that talks to the user, such as an editor, and return its exit status.
+
+    It shares our terminal and our signals.  Raises MissingToolError.
+    """
+    program = find_tool(argv[0])
+    with subprocess.Popen([program, *argv[1:]]) as child:
+        return child.wait()
+
+
 @contextlib.contextmanager
 def _spawned(
     argv: list[str],

@@ -97,10 +97,16 @@ def chain_node(disk: Disk, folder: Path, index: int = 0, *, writable: bool = Fal
 
 def commit_node(disk: Disk, overlay: Path, folder: Path) -> Node:
     """The node that ``qemu-img commit`` takes: ``overlay`` on the pinned, writable ``disk``."""
-    alias = folder / "overlay"
-    below = chain_node(disk, folder, writable=True)
-    file = {"driver": "file", "filename": _json_name(overlay, alias)}
-    return {"driver": "qcow2", "file": file, "backing": below}
+    return {
+        **overlay_node(overlay, folder),
+        "backing": chain_node(disk, folder, writable=True),
+    }
+
+
+def overlay_node(overlay: Path, folder: Path) -> Node:
+    """The node of an overlay of ours, without what is below."""
+    name = _json_name(overlay, folder / "overlay")
+    return {"driver": "qcow2", "file": {"driver": "file", "filename": name}}
 
 
 def _layer_node(layer: ImageLayer, backing: Node | None, name: Callable[[Path], str]) -> Node:

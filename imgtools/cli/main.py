@@ -21,6 +21,7 @@ COMMANDS = {
     "cat": "imgtools.cli.cat_cmd",
     "df": "imgtools.cli.df_cmd",
     "doctor": "imgtools.cli.doctor_cmd",
+    "edit": "imgtools.cli.edit_cmd",
     "filesystems": "imgtools.cli.filesystems_cmd",
     "info": "imgtools.cli.info_cmd",
     "inspect": "imgtools.cli.inspect_cmd",

@@ -48,6 +48,12 @@ class GuestFiles(GuestTree):
         self._mount = mount
         self._mounted: dict[str, WritableTree] = {}
 
+    @property
+    def touched(self) -> tuple[Planned, ...]:
+        """The filesystems that were mounted."""
+        mounts = (one for one in self.mounts if one.device in self._mounted)
+        return tuple(Planned(mountpoint=one.mountpoint, device=one.device) for one in mounts)
+
     def create(self, path: bytes, pieces: Iterable[bytes]) -> int:
         """Write a regular file, new or refilled in place; a link is followed.
 

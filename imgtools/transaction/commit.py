@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
-from imgtools.appliance.overlay import commit_node
+from imgtools.appliance.overlay import commit_node, overlay_node
 from imgtools.errors import CommitError, ImageError, ToolError
 from imgtools.model import Disk
 from imgtools.process import run
@@ -29,7 +29,10 @@ CHECK_TIMEOUT = 3600.0
 def check_overlay(overlay: Path) -> None:
     """Have qemu-img look at every reference of an overlay.  Raises ImageError for any fault."""
     try:
-        run(["qemu-img", "check", "-q", "-f", "qcow2", os.fspath(overlay)], timeout=CHECK_TIMEOUT)
+        with tempfile.TemporaryDirectory(prefix="imgtools-") as folder:
+            # Alone: what its header says of a backing file is the appliance's name of a node.
+            spec = "json:" + json.dumps({**overlay_node(overlay, Path(folder)), "backing": None})
+            run(["qemu-img", "check", "-q", spec], timeout=CHECK_TIMEOUT)
     except ToolError as error:
         raise ImageError(
             f"{overlay}: the overlay with the change is damaged ({error.message}); "

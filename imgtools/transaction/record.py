@@ -167,6 +167,14 @@ def find(image: Path) -> Record | None:
     return record
 
 
+def has_record(image: Path) -> bool:
+    """True if a record may lie beside ``image``: a quick look, for every image that is opened."""
+    try:
+        return os.path.lexists(record_path(Path(os.path.realpath(image))))
+    except (OSError, ValueError):
+        return False
+
+
 def _read(path: Path) -> dict[str, Any] | None:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from imgtools.errors import UsageError
 from imgtools.image.chain import resolve_disk
 from imgtools.image.locks import lock_state
-from imgtools.model import Disk, DiskRequest
+from imgtools.model import Disk, DiskRequest, ImageLayer
+from imgtools.transaction.record import has_record
+
+if TYPE_CHECKING:
+    from imgtools.transaction.recovery import Interrupted
 
 
 def resolve_disks(requests: Sequence[DiskRequest], *, untrusted: bool) -> tuple[Disk, ...]:
@@ -22,11 +28,40 @@ def resolve_disks(requests: Sequence[DiskRequest], *, untrusted: bool) -> tuple[
     return disks
 
 
+def finish_interrupted(path: Path, *, untrusted: bool) -> Interrupted | None:
+    """Finish or discard what an interrupted change left beside an image; None if nothing did.
+
+    Raises what `imgtools.transaction.recovery.recover` raises.
+    """
+    from imgtools.transaction.recovery import recover
+
+    def resolve(image: Path, image_format: str) -> Disk:
+        return resolve_disk(DiskRequest(path=image, format=image_format), untrusted=untrusted)
+
+    return recover(path, resolve)
+
+
 def _resolve(request: DiskRequest, *, untrusted: bool) -> Disk:
-    disk = resolve_disk(request, untrusted=untrusted)
+    disk = _whole(request, untrusted=untrusted)
     files = [path for layer in disk.layers for path in (layer.path, *layer.extents)]
     # A writer below the active layer (a running base) changes what we read just as well.
     return replace(disk, in_use=any(lock_state(path).writer for path in files))
+
+
+def _whole(request: DiskRequest, *, untrusted: bool) -> Disk:
+    """The disk; one whose commit was interrupted is read through the overlay, which is whole."""
+    pending = None
+    if request.path is not None and has_record(request.path):
+        from imgtools.transaction.recovery import pending_overlay
+
+        pending = pending_overlay(request.path)
+    if pending is None:
+        return resolve_disk(request, untrusted=untrusted)
+    overlay, image_format = pending
+    disk = resolve_disk(replace(request, format=image_format), untrusted=untrusted)
+    size = -(-disk.layers[0].virtual_size // 512) * 512
+    top = ImageLayer(path=overlay, format="qcow2", virtual_size=size)
+    return replace(disk, request=request, layers=(top, *disk.layers), pending=True)
 
 
 def _refuse_twice(disks: Sequence[Disk]) -> None:

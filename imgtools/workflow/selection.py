@@ -138,7 +138,8 @@ def resolve(target: Target, *, untrusted: bool = False) -> Selection:
     disks = tuple(resolve_disks(target.requests, untrusted=untrusted))
     if target.running:
         disks = tuple(dataclasses.replace(disk, in_use=True) for disk in disks)
-    return Selection(name=target.name, uuid=target.uuid, disks=disks, notices=target.notices)
+    notices = (*target.notices, *_pending(disks))
+    return Selection(name=target.name, uuid=target.uuid, disks=disks, notices=notices)
 
 
 def run_selected(
@@ -157,6 +158,19 @@ def run_selected(
         config=arguments.config,
     )
     return dataclasses.replace(outcome, warnings=(*selection.notices, *outcome.warnings))
+
+
+def _pending(disks: Sequence[Disk]) -> list[Notice]:
+    """A warning for every disk that is read through the overlay of an interrupted commit."""
+    return [
+        Notice(
+            code="transaction.pending",
+            message=f"{disk.name}: a commit was interrupted; what it was to write is shown here as "
+            f"done -- imgtools recover {disk.name} finishes it",
+        )
+        for disk in disks
+        if disk.pending
+    ]
 
 
 def _require_local(target: Target, host: str) -> None:

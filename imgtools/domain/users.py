@@ -1,0 +1,38 @@
+"""Which running domain of this host uses an image, by libvirt's own books.
+
+qemu's locks tell the same of most guests (see ``image.hold``); libvirt also knows of those whose
+locks do not show: on storage without locks, of other hypervisors, or just being started.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from imgtools.domain.connection import open_connection
+from imgtools.domain.domains import list_domains
+from imgtools.errors import ImgtoolsError
+
+# The sockets of libvirtd and of the modular daemon: without one of them nothing is asked, since
+# connecting would start a daemon of the user's own.
+SOCKETS = ("/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock")
+URI = "qemu:///system"
+
+
+def running_domain_with(image: Path) -> str | None:
+    """The name of a running domain that has ``image`` as a disk; None if libvirt knows none.
+
+    None as well where no libvirt answers, or its binding is missing.
+    """
+    if not any(Path(socket).exists() for socket in SOCKETS):
+        return None
+    wanted = os.path.realpath(image)
+    try:
+        with open_connection(URI) as connection:
+            for domain in list_domains(connection):
+                paths = [disk.path for disk in domain.disks if disk.path is not None]
+                if domain.active and any(os.path.realpath(path) == wanted for path in paths):
+                    return domain.name
+    except ImgtoolsError:
+        return None
+    return None
