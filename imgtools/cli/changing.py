@@ -94,6 +94,32 @@ def guest_path(word: str) -> bytes:
     return os.fsencode(word)
 
 
+def parse_time(text: str) -> int:
+    """A time from the command line, in nanoseconds.  Raises UsageError.
+
+    ISO 8601 (local time unless it says otherwise), or ``@`` and seconds since 1970.
+    """
+    from datetime import datetime
+
+    try:
+        if text.startswith("@"):
+            return int(text[1:]) * 10**9
+        return int(datetime.fromisoformat(text).timestamp()) * 10**9
+    except (ValueError, OverflowError, OSError):
+        raise UsageError(f"{text}: no time", hint="2026-01-31T12:00, or @SECONDS") from None
+
+
+def parse_size(text: str) -> int:
+    """A size in bytes, with K, M, G, T for powers of 1024.  Raises UsageError."""
+    number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
+    if not number.isdigit() or not number.isascii() or unit not in ("", *"KMGT"):
+        raise UsageError(f"{text}: no size", hint="bytes, or as 512K, 1G")
+    size = int(number) << 10 * " KMGT".index(unit or " ")
+    if size >= 1 << 63:
+        raise UsageError(f"{text}: larger than any file")
+    return size
+
+
 def need(args: Sequence[str], count: int, what: str, example: str) -> None:
     """Raise UsageError when fewer than ``count`` words are left."""
     if len(args) < count:

@@ -17,15 +17,25 @@ from imgtools.errors import EXIT_FAILED, EXIT_USAGE, ImgtoolsError, UsageError
 
 # Verb -> module; the click command in it is called ``command``.
 COMMANDS = {
+    "append-line": "imgtools.cli.append_line_cmd",
     "appliance": "imgtools.cli.appliance_cmd",
     "cat": "imgtools.cli.cat_cmd",
+    "chmod": "imgtools.cli.chmod_cmd",
+    "chown": "imgtools.cli.chown_cmd",
     "df": "imgtools.cli.df_cmd",
     "doctor": "imgtools.cli.doctor_cmd",
     "edit": "imgtools.cli.edit_cmd",
     "filesystems": "imgtools.cli.filesystems_cmd",
     "info": "imgtools.cli.info_cmd",
     "inspect": "imgtools.cli.inspect_cmd",
+    "ln": "imgtools.cli.ln_cmd",
     "ls": "imgtools.cli.ls_cmd",
+    "mkdir": "imgtools.cli.mkdir_cmd",
+    "mv": "imgtools.cli.mv_cmd",
+    "rm": "imgtools.cli.rm_cmd",
+    "touch": "imgtools.cli.touch_cmd",
+    "truncate": "imgtools.cli.truncate_cmd",
+    "write": "imgtools.cli.write_cmd",
 }
 
 EPILOG = """\b
