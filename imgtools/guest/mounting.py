@@ -82,7 +82,7 @@ def _mount(session: Session, request: MountRequest) -> Mount:
             f"{request.device}: holds {filesystem.type}, not {request.fstype}"
         )
     tree = session.engine.mount(filesystem.device)
-    return Mount(mountpoint=request.mountpoint, device=filesystem.device, tree=tree)
+    return Mount(request.mountpoint, filesystem.device, tree, filesystem.type)
 
 
 def _find(session: Session, request: MountRequest) -> Filesystem:

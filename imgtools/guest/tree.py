@@ -30,11 +30,15 @@ MAX_DEPTH = 256
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A filesystem of the guest and where it is mounted (``b"/"``, ``b"/boot"`` …)."""
+    """A filesystem of the guest and where it is mounted (``b"/"``, ``b"/boot"`` …).
+
+    ``type`` is libblkid's name (``ext4``), empty where nobody asked.
+    """
 
     mountpoint: bytes
     device: str
     tree: FileTree
+    type: str = ""
 
 
 def show(path: bytes) -> str:
@@ -78,6 +82,10 @@ class GuestTree:
     def device_of(self, path: bytes) -> str:
         """The mountable that holds ``path``."""
         return self._mount_of(self.resolve(path)).device
+
+    def mount_of(self, path: bytes) -> Mount:
+        """The mount that holds ``path``, which is resolved already (as `walk` gives it)."""
+        return self._mount_of(path)
 
     def exists(self, path: bytes) -> bool:
         """True if ``path`` leads to something; a dangling or looped link does not."""

@@ -73,7 +73,7 @@ def assemble(
     One that is not there or does not mount costs its files and leaves a warning.
     """
     known = {fs.device: fs for fs in storage.filesystems}
-    mounts = [Mount(b"/", root.device, mount(root.device))]
+    mounts = [Mount(b"/", root.device, mount(root.device), root.type)]
     for point, device in layout.mountpoints[:MAX_MOUNTS]:
         found = known.get(device)
         if point == "/":
@@ -84,7 +84,7 @@ def assemble(
             findings.warn("mountpoints", f"{point}: {device} holds no filesystem ({found.type})")
         else:
             try:
-                mounts.append(Mount(encode(point), device, mount(device)))
+                mounts.append(Mount(encode(point), device, mount(device), found.type))
             except findings.caught as error:
                 findings.warn("mountpoints", f"{point}: {device} does not mount: {error}")
     return GuestTree(mounts)
