@@ -20,6 +20,7 @@ COMMANDS = {
     "appliance": "imgtools.cli.appliance_cmd",
     "cat": "imgtools.cli.cat_cmd",
     "df": "imgtools.cli.df_cmd",
+    "diff": "imgtools.cli.diff_cmd",
     "doctor": "imgtools.cli.doctor_cmd",
     "filesystems": "imgtools.cli.filesystems_cmd",
     "info": "imgtools.cli.info_cmd",
