@@ -19,6 +19,7 @@ from imgtools.errors import EXIT_FAILED, EXIT_USAGE, ImgtoolsError, UsageError
 COMMANDS = {
     "appliance": "imgtools.cli.appliance_cmd",
     "cat": "imgtools.cli.cat_cmd",
+    "copy-out": "imgtools.cli.copy_out_cmd",
     "df": "imgtools.cli.df_cmd",
     "diff": "imgtools.cli.diff_cmd",
     "doctor": "imgtools.cli.doctor_cmd",
@@ -26,6 +27,7 @@ COMMANDS = {
     "info": "imgtools.cli.info_cmd",
     "inspect": "imgtools.cli.inspect_cmd",
     "ls": "imgtools.cli.ls_cmd",
+    "tar-out": "imgtools.cli.tar_out_cmd",
 }
 
 EPILOG = """\b
