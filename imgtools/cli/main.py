@@ -24,9 +24,11 @@ COMMANDS = {
     "diff": "imgtools.cli.diff_cmd",
     "doctor": "imgtools.cli.doctor_cmd",
     "filesystems": "imgtools.cli.filesystems_cmd",
+    "get-kernel": "imgtools.cli.get_kernel_cmd",
     "info": "imgtools.cli.info_cmd",
     "inspect": "imgtools.cli.inspect_cmd",
     "ls": "imgtools.cli.ls_cmd",
+    "tail": "imgtools.cli.tail_cmd",
     "tar-out": "imgtools.cli.tar_out_cmd",
 }
 
