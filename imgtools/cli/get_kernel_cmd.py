@@ -25,9 +25,7 @@ Examples:
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @disk_options()
-@click.option(
-    "-o", "--output", "folder", metavar="DIR", default=".", help="Where to.  [default: .]"
-)
+@click.option("-o", "--output", "folder", metavar="DIR", default=".", help="Into this folder.")
 @click.option("--unversioned-names", is_flag=True, help="Names up to the first dash: vmlinuz.")
 @click.option("--prefix", metavar="TEXT", default="", help="Put TEXT and a dash before names.")
 @click.option("--force", is_flag=True, help="Replace files that are there.")
