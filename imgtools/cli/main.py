@@ -27,6 +27,7 @@ COMMANDS = {
     "get-kernel": "imgtools.cli.get_kernel_cmd",
     "info": "imgtools.cli.info_cmd",
     "inspect": "imgtools.cli.inspect_cmd",
+    "log": "imgtools.cli.log_cmd",
     "ls": "imgtools.cli.ls_cmd",
     "tail": "imgtools.cli.tail_cmd",
     "tar-out": "imgtools.cli.tar_out_cmd",

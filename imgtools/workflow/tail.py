@@ -27,7 +27,8 @@ def tail(
 ) -> Outcome[list[ImgtoolsError]]:
     """Write the last ``lines`` lines of each file to ``sink``.
 
-    Several files each begin with ``==> name <==``, as tail(1) writes it.  A file that cannot be read stops no other: the result is the failures.
+    Several files each begin with ``==> name <==``, as tail(1) writes it.  A file that cannot
+    be read stops no other: the result is the failures.
     """
     selection = select_one(arguments)
     writer = ResumableWriter(sink)
