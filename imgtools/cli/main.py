@@ -29,6 +29,7 @@ COMMANDS = {
     "inspect": "imgtools.cli.inspect_cmd",
     "log": "imgtools.cli.log_cmd",
     "ls": "imgtools.cli.ls_cmd",
+    "search": "imgtools.cli.search_cmd",
     "tail": "imgtools.cli.tail_cmd",
     "tar-out": "imgtools.cli.tar_out_cmd",
 }

@@ -25,6 +25,7 @@ from imgtools.workflow.compression import Compressed
 from imgtools.workflow.copy_out import Copied
 from imgtools.workflow.files import guest_tree
 from imgtools.workflow.members import Member, members
+from imgtools.workflow.owners import GROUPS, USERS, names_by_id
 from imgtools.workflow.progress import Progress
 from imgtools.workflow.resumable import ResumableWriter
 from imgtools.workflow.selection import DiskArguments, run_selected, select_one
@@ -32,7 +33,6 @@ from imgtools.workflow.tar_records import acl_text, header, padding
 
 CHUNK = 1 << 20
 RECORD = 10240  # GNU tar's default: the archive's length is a multiple of it
-MAX_NAMES = 4 << 20  # /etc/passwd and /etc/group
 
 SELINUX, ACL, DEFAULT_ACL = (
     b"security.selinux",
@@ -143,8 +143,8 @@ class _Archive:
         if not _stat.S_ISDIR(tree.stat(folder).mode):
             raise GuestNotADirectoryError(f"{show(folder)}: is not a directory in the guest")
         if not self._options.numeric_owner:
-            self._users = _names(tree, b"/etc/passwd")
-            self._groups = _names(tree, b"/etc/group")
+            self._users = names_by_id(tree, USERS)
+            self._groups = names_by_id(tree, GROUPS)
         hidden: bytes | None = None  # an excluded folder, with all below it
         for member in members(tree, folder):
             if hidden is not None and member.path.startswith(hidden + b"/"):
@@ -258,17 +258,3 @@ class _Archive:
 def _name(member: Member) -> bytes:
     slash = b"/" if _stat.S_ISDIR(member.stat.mode) else b""
     return b"./" + member.path + (slash if member.path else b"")
-
-
-def _names(tree: GuestTree, path: bytes) -> dict[int, bytes]:
-    """Names by id from the guest's passwd or group; none if there is no such file."""
-    try:
-        lines = tree.read(path, limit=MAX_NAMES).split(b"\n")
-    except GuestOperationError:
-        return {}
-    found: dict[int, bytes] = {}
-    for line in lines:
-        fields = line.split(b":")
-        if len(fields) > 2 and fields[2].isdigit() and len(fields[2]) < 11 and fields[0]:
-            found.setdefault(int(fields[2]), fields[0])
-    return found

@@ -1,8 +1,9 @@
-"""log on both engines, and of a guest without a journal."""
+"""log and search on both engines."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,3 +28,11 @@ def test_both_engines_print_the_same(tmp_path: Path) -> None:
     appliance = imgtools("log", "--engine", "appliance", disk)
     assert (appliance.code, appliance.stderr) == (0, "")
     assert appliance.stdout == direct.stdout != b""
+
+
+def test_both_engines_find_the_same(image: Callable[[str], Path]) -> None:
+    words = ("search", "--json", "-a", image("ext4"), "/data", "--type", "f", "--content", "e")
+    direct = imgtools(*words, "--engine", "direct")
+    appliance = imgtools(*words, "--engine", "appliance")
+    assert (appliance.code, appliance.stderr) == (0, "")
+    assert appliance.text.replace('"engine": "appliance"', '"engine": "direct"') == direct.text
