@@ -8,7 +8,7 @@ owner, mode or attributes without moving its ctime.
 from __future__ import annotations
 
 import stat as _stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
@@ -66,6 +66,7 @@ def compare_trees(
     dir_times: bool = False,
     dir_links: bool = False,
     same_filesystem: bool = False,
+    cut: Callable[[bytes], None] | None = None,
 ) -> Iterator[Change]:
     """Yield what differs, each folder before what is in it, names sorted as bytes.
 
@@ -74,6 +75,7 @@ def compare_trees(
     Times count on request only: with ``times`` the modification time of a regular file, with
     ``dir_times`` that of a folder, with ``atime`` the last access to a file.  So does a folder's
     number of links (``dir_links``); its size never does, for any edit below may move it.
+    ``cut`` is told of a folder that is too deep to be compared, as in `GuestTree.walk`.
     """
     options = _Options(
         content=content,
@@ -84,7 +86,7 @@ def compare_trees(
         dir_links=dir_links,
         same_filesystem=same_filesystem,
     )
-    for before, after in _merge(_steps(old), _steps(new)):
+    for before, after in _merge(_steps(old, cut), _steps(new, cut)):
         if before is None:
             assert after is not None
             yield Change(path=after[0], kind="added", after=after[2])
@@ -103,9 +105,9 @@ def compare_trees(
                 )
 
 
-def _steps(tree: GuestTree) -> Iterator[_Step]:
+def _steps(tree: GuestTree, cut: Callable[[bytes], None] | None) -> Iterator[_Step]:
     yield b"/", None, tree.lstat(b"/")
-    yield from tree.walk(b"/")
+    yield from tree.walk(b"/", cut=cut)
 
 
 def _merge(

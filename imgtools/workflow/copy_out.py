@@ -14,7 +14,7 @@ from imgtools.guest.mounting import MountRequest
 from imgtools.guest.opening import Outcome, Session
 from imgtools.guest.tree import GuestTree, show
 from imgtools.workflow.files import guest_tree
-from imgtools.workflow.members import Member, members
+from imgtools.workflow.members import Member, members, too_deep
 from imgtools.workflow.progress import Progress
 from imgtools.workflow.selection import DiskArguments, run_selected, select_one
 from imgtools.workflow.staging import Keep, Stage, exists, is_hopeless
@@ -119,7 +119,7 @@ class _Copier:
             self.copied.fail(error)
             return
         missing: bytes | None = None  # a folder that could not be made, with all below it
-        for member in members(tree, path):
+        for member in members(tree, path, cut=self._cut):
             inner = b"/".join(part for part in (name, member.path) if part)
             below = missing is not None and (inner + b"/").startswith(missing + b"/")
             if not inner or below:
@@ -127,6 +127,9 @@ class _Copier:
             self._progress.member(member.guest_path)
             if not self._make(tree, member, inner, name) and _stat.S_ISDIR(member.stat.mode):
                 missing = inner
+
+    def _cut(self, path: bytes) -> None:
+        self.copied.fail(too_deep(path))
 
     def _make(self, tree: GuestTree, member: Member, path: bytes, name: bytes) -> bool:
         try:

@@ -9,9 +9,10 @@ from typing import Protocol
 from imgtools.errors import UsageError
 from imgtools.guest.compare import Change, compare_trees, text_diff
 from imgtools.guest.inspecting import inspect_guests
+from imgtools.guest.inspection import Inspection
 from imgtools.guest.mounting import MountRequest
 from imgtools.guest.opening import Outcome, Session
-from imgtools.guest.tree import GuestTree
+from imgtools.guest.tree import GuestTree, show
 from imgtools.model import Disk, EngineName, ImageLayer, Notice, Stat
 from imgtools.workflow.checksums import checksum
 from imgtools.workflow.facts import FactChange, Facts, compare_facts, facts_of
@@ -112,7 +113,7 @@ def diff(
         def compare(second: Session) -> _Compared:
             sink.restart()
             other = guest_tree(second, mounts)
-            count = _compare_files(tree, other, options, sink, related=_related(old, new))
+            count = _compare_files(second, tree, other, options, sink, related=_related(old, new))
             facts = () if mounts or not options.facts else _compare_facts(first, second)
             return _Compared(changes=count, facts=facts)
 
@@ -130,8 +131,17 @@ def diff(
 
 
 def _compare_files(
-    old: GuestTree, new: GuestTree, options: DiffOptions, sink: Sink, *, related: bool
+    session: Session,
+    old: GuestTree,
+    new: GuestTree,
+    options: DiffOptions,
+    sink: Sink,
+    *,
+    related: bool,
 ) -> int:
+    def cut(path: bytes) -> None:
+        session.warn("diff.depth", f"{show(path)[-200:]}: is too deep, or holds itself; left out")
+
     count = 0
     for change in compare_trees(
         old,
@@ -142,6 +152,7 @@ def _compare_files(
         dir_times=options.dir_times,
         dir_links=options.dir_links,
         same_filesystem=related,
+        cut=cut,
     ):
         count += 1
         lines = text_diff(old, new, change) if options.text and _is_content(change) else None
@@ -183,7 +194,8 @@ def _compare_facts(first: Session, second: Session) -> tuple[FactChange, ...]:
 
 
 def _facts(session: Session) -> Facts:
-    return facts_of(inspect_guests(session, icon=False)[0])
+    found = inspect_guests(session, icon=False)
+    return facts_of(found[0] if found else Inspection(root=""))
 
 
 # --- which states are compared -------------------------------------------------------------------

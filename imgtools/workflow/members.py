@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat as _stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from imgtools.errors import GuestOperationError
@@ -11,6 +11,11 @@ from imgtools.guest.tree import GuestTree, show
 from imgtools.model import Stat
 
 MAX_HARD_LINKS = 100_000
+
+
+def too_deep(path: bytes) -> GuestOperationError:
+    """The failure to enter a folder below `MAX_DEPTH` others, or one that holds itself."""
+    return GuestOperationError(f"{show(path)[-200:]}: is too deep, or holds itself; left out")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,23 +33,23 @@ class Member:
     same_as: bytes | None = None
 
 
-def members(tree: GuestTree, top: bytes) -> Iterator[Member]:
+def members(tree: GuestTree, top: bytes, *, cut: Callable[[bytes], None]) -> Iterator[Member]:
     """The file or folder that ``top`` leads to and everything below it, folders first.
 
-    Links below are not followed.  Of more than `MAX_HARD_LINKS` files with several names the
-    later ones are members of their own.
+    Links below are not followed; ``cut`` is told of folders too deep to be entered.  Of more
+    than `MAX_HARD_LINKS` files with several names the later ones are members of their own.
     """
     resolved = tree.resolve(top)
     found = tree.lstat(resolved)
     yield Member(path=b"", guest_path=resolved, stat=found)
     if not _stat.S_ISDIR(found.mode):
         return
-    cut = len(resolved.rstrip(b"/")) + 1
+    start = len(resolved.rstrip(b"/")) + 1
     known: dict[tuple[str, int], bytes] = {}
-    for path, entry, found in tree.walk(resolved):
+    for path, entry, found in tree.walk(resolved, cut=cut):
         if entry.name in (b"", b".", b"..") or b"/" in entry.name or b"\0" in entry.name:
             raise GuestOperationError(f"{show(path)}: an impossible name in the guest")
-        inner = path[cut:]
+        inner = path[start:]
         same_as = None
         if found.nlink > 1 and not _stat.S_ISDIR(found.mode):
             identity = (tree.mount_of(path).device, found.ino)

@@ -14,7 +14,7 @@ from imgtools.guest.opening import Outcome, Session
 from imgtools.guest.tree import GuestTree
 from imgtools.model import Stat
 from imgtools.workflow.files import for_each, guest_tree
-from imgtools.workflow.members import Member, members
+from imgtools.workflow.members import Member, members, too_deep
 from imgtools.workflow.owners import GROUPS, USERS, names_by_id
 from imgtools.workflow.selection import DiskArguments, run_selected, select_one
 
@@ -158,12 +158,15 @@ class _Search:
 
     def _below(self, top: bytes) -> None:
         home = self._tree.device_of(top)
-        for member in members(self._tree, top):
+        for member in members(self._tree, top, cut=self._cut):
             mount = self._tree.mount_of(member.guest_path)
             if self._one_filesystem and mount.device != home:
                 continue
             if self._metadata_fit(member):
                 self._content_fits(member, mount.device)
+
+    def _cut(self, path: bytes) -> None:
+        self._failures.append(too_deep(path))
 
     def _metadata_fit(self, member: Member) -> bool:
         wanted, found = self._criteria, member.stat

@@ -24,7 +24,7 @@ from imgtools.guest.tree import GuestTree, show
 from imgtools.workflow.compression import Compressed
 from imgtools.workflow.copy_out import Copied
 from imgtools.workflow.files import guest_tree
-from imgtools.workflow.members import Member, members
+from imgtools.workflow.members import Member, members, too_deep
 from imgtools.workflow.owners import GROUPS, USERS, names_by_id
 from imgtools.workflow.progress import Progress
 from imgtools.workflow.resumable import ResumableWriter
@@ -146,7 +146,7 @@ class _Archive:
             self._users = names_by_id(tree, USERS)
             self._groups = names_by_id(tree, GROUPS)
         hidden: bytes | None = None  # an excluded folder, with all below it
-        for member in members(tree, folder):
+        for member in members(tree, folder, cut=self._cut):
             if hidden is not None and member.path.startswith(hidden + b"/"):
                 continue
             if self._is_excluded(member.path):
@@ -157,6 +157,9 @@ class _Archive:
             self._member(tree, member, linked=linked)
         self._put(bytes(1024))
         self._put(bytes(-self._size % RECORD))
+
+    def _cut(self, path: bytes) -> None:
+        self.copied.fail(too_deep(path))
 
     def _gone(self, path: bytes) -> bool:
         """True if this earlier member is not in the archive."""
