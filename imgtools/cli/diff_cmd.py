@@ -48,6 +48,12 @@ _FORMATS = [
     click.option(
         "--quick", is_flag=True, help="Read no file: sizes and times say what has changed."
     ),
+    click.option(
+        "--read-all",
+        is_flag=True,
+        help="Read also what inode times say is untouched since the backing file or snapshot; "
+        "a guest with a wrong clock, or an intruder, may forge them.",
+    ),
     click.option("--no-facts", is_flag=True, help="Files only, not packages, users, services."),
     click.option("--all", "all_", is_flag=True, help="--extra-stats --times --uids --xattrs."),
     click.option("--atime", is_flag=True, help="Last accesses count as well."),
@@ -164,6 +170,8 @@ def _parse(flags: dict[str, Any], output: Output) -> tuple[DiffOptions, LineForm
         raise UsageError("--json cannot be combined with --csv or -h")
     if flags["quick"] and flags["text"]:
         raise UsageError("--quick reads no file: --content cannot be combined with it")
+    if flags["quick"] and flags["read_all"]:
+        raise UsageError("--quick reads no file: --read-all cannot be combined with it")
     form = LineFormat(
         csv=flags["csv"],
         plain=flags["csv"],
@@ -177,6 +185,7 @@ def _parse(flags: dict[str, Any], output: Output) -> tuple[DiffOptions, LineForm
     )
     options = DiffOptions(
         read=not flags["quick"],
+        trust=not flags["read_all"],
         text=flags["text"] and not flags["csv"],
         xattrs=flags["xattrs"] or every,
         times=times is not None,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
 Kind = Literal["auto", "none", "json"]
-_INTERVAL = 0.5
+_INTERVAL = 0.2  # seconds
 
 progress_option = click.option(
     "--progress",
@@ -65,10 +65,13 @@ class Shown(Progress):
         self._tell()
 
     def _tell(self, *, always: bool = False) -> None:
+        now = time.monotonic()
+        if not always and now - self._last < _INTERVAL:
+            return
+        self._last = now
         if self._bar is not None:
             self._bar.update(self._task, completed=self._bytes, files=self._files)
-        elif self._json and (always or time.monotonic() - self._last >= _INTERVAL):
-            self._last = time.monotonic()
+        elif self._json:
             line = {"type": "progress", "bytes": self._bytes, "files": self._files}
             print(json.dumps(line), file=sys.stderr, flush=True)
 
@@ -77,7 +80,7 @@ def _make_bar() -> Bar:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
-        DownloadColumn,
+        FileSizeColumn,
         Progress,
         TextColumn,
         TimeElapsedColumn,
@@ -86,7 +89,7 @@ def _make_bar() -> Bar:
 
     return Progress(
         BarColumn(),
-        DownloadColumn(binary_units=True),
+        FileSizeColumn(),
         TransferSpeedColumn(),
         TextColumn("{task.fields[files]} files"),
         TimeElapsedColumn(),

@@ -24,11 +24,13 @@ from imgtools.workflow.selection import DiskArguments, Selection, run_selected, 
 class DiffOptions:
     """What counts as a difference, and what to say of it.
 
-    ``read`` compares contents, else sizes and times decide; ``text`` adds text diffs;
+    ``read`` compares contents, else sizes and times decide; ``trust`` leaves files of an overlay
+    unread whose inode and ctime say that nobody touched them; ``text`` adds text diffs;
     ``checksum`` is a type of `checksums.CHECKSUMS`; ``facts`` compares the inspections.
     """
 
     read: bool = True
+    trust: bool = True
     text: bool = False
     xattrs: bool = False
     times: bool = False
@@ -113,7 +115,8 @@ def diff(
         def compare(second: Session) -> _Compared:
             sink.restart()
             other = guest_tree(second, mounts)
-            count = _compare_files(second, tree, other, options, sink, related=_related(old, new))
+            related = options.trust and _related(old, new)
+            count = _compare_files(second, tree, other, options, sink, related=related)
             facts = () if mounts or not options.facts else _compare_facts(first, second)
             return _Compared(changes=count, facts=facts)
 

@@ -252,3 +252,28 @@ def test_damage_half_way_begins_again(
     assert names_in(tmp_path) == ["binary", "hostname", "odd"]
     copied = (tmp_path / "binary").read_bytes()
     assert hashlib.sha256(copied).digest() == hashlib.sha256(bytes(range(256)) * 5000).digest()
+
+
+def test_a_bar_on_a_terminal_only_and_gone_at_the_end(crafted: Path, tmp_path: Path) -> None:
+    import pty
+
+    ours, theirs = pty.openpty()
+    words = [PROGRAM, "copy-out", "-a", crafted, "/sparse", tmp_path]
+    with subprocess.Popen(words, stderr=theirs, env={**os.environ, "TERM": "xterm"}) as child:
+        os.close(theirs)
+        shown = b""
+        while True:
+            try:
+                piece = os.read(ours, 65536)
+            except OSError:  # the other side is closed
+                break
+            if not piece:
+                break
+            shown += piece
+    os.close(ours)
+    assert child.returncode == 0
+    assert b"1 files" in shown
+    assert b"GB" in shown
+    assert shown.endswith(b"\x1b[2K")
+    piped = imgtools("copy-out", "--force", "-a", crafted, "/etc/hostname", tmp_path)
+    assert piped.stderr == ""

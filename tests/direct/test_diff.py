@@ -222,6 +222,7 @@ def test_bad_words(pair: tuple[Path, Path], image: Image, tmp_path: Path) -> Non
         ((plain, other, "--csv", "--json"), 2, "--json cannot be combined"),
         ((plain, other, "--csv", "-h"), 2, "-h and --csv"),
         ((plain, other, "--quick", "--content"), 2, "--quick reads no file"),
+        ((plain, other, "--quick", "--read-all"), 2, "--quick reads no file"),
         ((plain, other, "--checksum=md4"), 2, "--checksum=md4"),
         ((plain, tmp_path / "missing"), 4, "missing"),
         (("-a", plain, "-A", other, "-D", "x"), 2, "-A and -D cannot be mixed"),
@@ -275,3 +276,22 @@ def test_memory_does_not_grow_with_the_differences(tmp_path: Path) -> None:
     assert child.returncode == 10
     assert len(json.loads(text)["result"]["changes"]) == 30_031
     assert 10 << 20 < peak < 100 << 20
+
+
+def test_forged_inode_times_are_seen_through_on_request(tmp_path: Path, image: Image) -> None:
+    """Bytes of a file change beneath its filesystem: the inode says that nobody was there."""
+    base = image("qcow2-on-raw").with_name("base.raw")
+    offset = base.read_bytes().index(b"line 12345\n")
+    top, patch = tmp_path / "top.qcow2", tmp_path / "patch"
+    patch.write_bytes(b"LINE")
+    subprocess.run(
+        ["qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "raw", top], check=True
+    )
+    write = f"write -s {patch} {offset} 4"
+    subprocess.run(
+        ["qemu-io", "-f", "qcow2", "-c", write, top], check=True, stdout=subprocess.DEVNULL
+    )
+    assert result_of(top, "--backing", code=0)["changes"] == []
+    result = result_of(top, "--backing", "--read-all", "--content")
+    assert by_path(result) == {"/data/text.txt": "modified content"}
+    assert "+LINE 12345" in result["changes"][0]["diff"]
