@@ -115,6 +115,12 @@ class ImageUnsupportedError(ImageError):
     code = "image.unsupported"
 
 
+class SnapshotNotFoundError(ImageError):
+    """The image holds no internal snapshot of that name."""
+
+    code = "image.snapshot"
+
+
 class EncryptedError(ImageError):
     """An image or a volume is encrypted and no key given opens it."""
 

@@ -45,12 +45,16 @@ class Notice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiskRequest:
-    """One disk as asked for: a host path or a URI, and the format if the user named it."""
+    """One disk as asked for: a host path or a URI, and the format if the user named it.
+
+    ``snapshot`` is the id or name of an internal snapshot to read instead of the active state.
+    """
 
     path: Path | None = None
     uri: str | None = None
     format: str | None = None
     block_size: Literal[512, 4096] = 512
+    snapshot: str | None = None
 
     @property
     def name(self) -> str:
@@ -75,13 +79,15 @@ class ImageLayer:
 
     ``path`` is absolute; ``format`` is certain (stated, or vetted); ``virtual_size`` in bytes;
     ``extents`` are further files that belong to the layer (VMDK extents, a qcow2 data-file),
-    vetted as well, as absolute paths.
+    vetted as well, as absolute paths.  ``snapshot_table`` is where the L1 table of the internal
+    snapshot to read lies: its offset in bytes and its number of entries.
     """
 
     path: Path
     format: str
     virtual_size: int
     extents: tuple[Path, ...] = ()
+    snapshot_table: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,8 @@ import hashlib
 import json
 import os
 import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 ENVIRONMENT = {
@@ -43,21 +45,40 @@ def virt(tool: str, *arguments: str | Path, dated: bool = False) -> bytes:
 
     ``dated`` when the answer depends on today's date.
     """
+    today = [dt.datetime.now(tz=dt.UTC).date().isoformat()] if dated else []
+    return _answer(tool, [tool], [version(tool), *today], arguments)
+
+
+def guestfs(script: str, *arguments: str | Path) -> bytes:
+    """The standard output of a Python script that asks libguestfs's own binding.
+
+    What guestfish's wrappers (virt-copy-out, virt-tar-out) do is one call of the library.
+    """
+    import guestfs as binding
+
+    release = str(binding.GuestFS(python_return_dict=True).version())
+    return _answer("guestfs", [sys.executable, "-c", script], [release], arguments)
+
+
+def _answer(
+    name: str, command: list[str], versions: list[str], arguments: Sequence[str | Path]
+) -> bytes:
+    """What the command said when it was last asked the same, or says now."""
     words = [str(word) for word in arguments]
     identity = [
         [str(word), word.stat().st_size, word.stat().st_mtime_ns]
         for word in arguments
         if isinstance(word, Path)
     ]
-    today = [dt.datetime.now(tz=dt.UTC).date().isoformat()] if dated else []
-    key = json.dumps([tool, version(tool), words, identity, *today])
-    kept = cache_folder() / f"{tool}-{hashlib.sha256(key.encode()).hexdigest()[:24]}"
+    question = [] if command == [name] else command[1:]
+    key = json.dumps([name, versions[0], words, identity, *versions[1:], *question])
+    kept = cache_folder() / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:24]}"
     if kept.exists():
         return kept.read_bytes()
     done = subprocess.run(
-        [tool, *words], env={**os.environ, **ENVIRONMENT}, capture_output=True, check=False
+        [*command, *words], env={**os.environ, **ENVIRONMENT}, capture_output=True, check=False
     )
-    assert done.returncode == 0, f"{tool} {words}: {done.stderr.decode(errors='replace')}"
+    assert done.returncode == 0, f"{name} {words}: {done.stderr.decode(errors='replace')}"
     kept.parent.mkdir(parents=True, exist_ok=True)
     partial = kept.with_suffix(f".{os.getpid()}")
     partial.write_bytes(done.stdout)

@@ -112,6 +112,12 @@ def overlay_node(overlay: Path, folder: Path) -> Node:
 def _layer_node(layer: ImageLayer, backing: Node | None, name: Callable[[Path], str]) -> Node:
     # LUKS on the whole disk is opened in the appliance, with the keys, like any LUKS volume.
     driver = "raw" if layer.format == "luks" else layer.format
+    if layer.snapshot_table is not None:
+        # qemu loads an internal snapshot only in qemu-img and qemu-nbd, never by -blockdev.
+        raise ImageUnsupportedError(
+            f"{layer.path}: the appliance cannot read an internal snapshot",
+            hint="copy it out first: qemu-img convert -l snapshot.name=NAME -O qcow2 IMAGE COPY",
+        )
     node: Node = {"driver": driver, "read-only": True, "file": _file_node(layer.path, name)}
     if driver in _WITH_BACKING:
         node["backing"] = backing

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,7 @@ from imgtools.cli.render import finish, print_json, report_failures
 
 if TYPE_CHECKING:
     from imgtools.errors import ImgtoolsError
+    from imgtools.image.header import Snapshot
     from imgtools.workflow.info import ImageReport, LayerReport
 
 EPILOG = """\b
@@ -57,6 +58,16 @@ def command(
     code = finish(output, warnings)
     failures = [report.error for report in reports if report.error is not None]
     return report_failures(failures) or code
+
+
+def _json_snapshot(snapshot: Snapshot) -> dict[str, Any]:
+    return {
+        "id": snapshot.id,
+        "name": snapshot.name,
+        "date_seconds": snapshot.date_seconds,
+        "vm_state_size": snapshot.vm_state_size,
+        "virtual_size": snapshot.virtual_size,
+    }
 
 
 def _json_report(report: ImageReport) -> dict[str, object]:
@@ -113,7 +124,7 @@ def _json_layer(layer: LayerReport) -> dict[str, object]:
         "compression": header.compression,
         "dirty": header.dirty,
         "features": header.features,
-        "snapshots": header.snapshots,
+        "snapshots": [_json_snapshot(snapshot) for snapshot in header.snapshots],
         "bitmaps": header.bitmaps,
         "locks": layer.locks,
         "problems": header.problems,

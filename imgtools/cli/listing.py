@@ -23,12 +23,18 @@ _BILLION = 10**9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineFormat:
-    """Which columns a long recursive line has; ``now`` in seconds since the epoch."""
+    """Which columns a long recursive line has; ``now`` in seconds since the epoch.
+
+    ``atime`` says whether the times begin with that of the last access; ``plain`` is virt-diff's
+    CSV, which neither pads owners nor keeps a place for a checksum that is not there.
+    """
 
     csv: bool = False
+    plain: bool = False
     human: bool = False
     uids: bool = False
     times: Times | None = None
+    atime: bool = True
     extra: bool = False
     checksum: bool = False
     now: int = 0
@@ -42,15 +48,15 @@ def long_line(entry: Entry, form: LineFormat, show: Callable[[bytes], bytes]) ->
     words = [type_letter(stat), f"{_stat.S_IMODE(stat.mode):04o}"]
     words.append(size if form.csv else f"{size:>10}")
     if form.uids:
-        words += [f"{stat.uid:4d}", f"{stat.gid:4d}"]
+        words += [f"{owner:{0 if form.plain else 4}d}" for owner in (stat.uid, stat.gid)]
     if form.times is not None:
-        stamps = (stat.atime_ns, stat.mtime_ns, stat.ctime_ns)
+        stamps = (stat.atime_ns, stat.mtime_ns, stat.ctime_ns)[0 if form.atime else 1 :]
         words += [_moment(stamp // _BILLION, form.times, form.now) for stamp in stamps]
     if form.extra:
         words += [_device(entry.device), str(stat.ino), str(stat.nlink)]
         words += [_numbers(stat.rdev), str(stat.blocks)]
     fields = [word.encode() for word in words]
-    if form.checksum and (entry.checksum is not None or form.csv):
+    if form.checksum and (entry.checksum is not None or (form.csv and not form.plain)):
         fields.append((entry.checksum or "").encode())
     if form.csv:
         fields += [csv_field(name) for name in (entry.name, entry.target) if name is not None]

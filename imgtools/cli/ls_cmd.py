@@ -17,7 +17,7 @@ from imgtools.workflow.selection import NO_DISK
 
 if TYPE_CHECKING:
     from imgtools.cli.listing import LineFormat
-    from imgtools.model import Notice
+    from imgtools.model import Notice, Stat
     from imgtools.workflow.ls import Entry, ListOptions
     from imgtools.workflow.resumable import ResumableWriter
 
@@ -201,13 +201,19 @@ class _JsonSink:
 
 
 def _json_entry(entry: Entry) -> dict[str, Any]:
-    from imgtools.cli.listing import type_letter
-
     result: dict[str, Any] = {"name": entry.name}
     if entry.stat is None:
         return result
-    stat = entry.stat
-    result |= {
+    result |= json_stat(entry.stat, entry.device)
+    optional = {"target": entry.target, "checksum": entry.checksum}
+    return result | {name: value for name, value in optional.items() if value is not None}
+
+
+def json_stat(stat: Stat, device: str) -> dict[str, Any]:
+    """Metadata of a file as every command's JSON has them."""
+    from imgtools.cli.listing import type_letter
+
+    return {
         "type": type_letter(stat),
         "mode": f"{stat.mode & 0o7777:04o}",
         "size": stat.size,
@@ -217,13 +223,11 @@ def _json_entry(entry: Entry) -> dict[str, Any]:
         "ino": stat.ino,
         "blocks": stat.blocks,
         "rdev": stat.rdev,
-        "device": entry.device,
+        "device": device,
         "atime_ns": stat.atime_ns,
         "mtime_ns": stat.mtime_ns,
         "ctime_ns": stat.ctime_ns,
     }
-    optional = {"target": entry.target, "checksum": entry.checksum}
-    return result | {name: value for name, value in optional.items() if value is not None}
 
 
 def _raw(name: bytes) -> bytes:

@@ -28,6 +28,7 @@ __all__ = [
     "make_request",
     "mount_option",
     "output_options",
+    "second_disk_options",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -57,7 +58,9 @@ class _OrderedOption(click.Option):
     def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
         super().add_to_parser(parser, ctx)
         name = self.opts[-1]
-        parsed = parser._long_opt[name]  # noqa: SLF001 (no public hook; a test guards it)
+        # No public hook; a test guards it.
+        known = parser._long_opt if name.startswith("--") else parser._short_opt  # noqa: SLF001
+        parsed = known[name]
         original = parsed.process
 
         def process(value: Any, state: Any) -> None:
@@ -175,6 +178,50 @@ _OPTIONS = [
 ]
 
 
+def second_disk_options(function: F) -> F:
+    """Give a command with `disk_options` virt-diff's ``-A`` and ``-D``; it receives ``second``.
+
+    When neither is given the next word of ``args`` names the second guest; ``second`` is empty
+    if there is none.  Everything else (keys, engine, libvirt connection) is the first guest's.
+    """
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, disks: DiskArguments, **kwargs: Any) -> Any:
+        kwargs.pop("add_second")
+        domains = list(kwargs.pop("domain_second"))
+        ordered = click.get_current_context().meta.get(_META, [])
+        requests = _in_order(ordered, "add_second")
+        if requests and domains:
+            raise UsageError("-A and -D cannot be mixed", hint="name a domain or its images")
+        if not requests and not domains and kwargs["args"]:
+            word, *rest = kwargs["args"]
+            requests, domains = _positional([word], ordered, "add_second")
+            kwargs["args"] = tuple(rest)
+        second = replace(disks, disks=tuple(requests), domains=tuple(domains))
+        return function(*args, disks=disks, second=second, **kwargs)
+
+    decorated: Any = wrapper
+    for option in (
+        click.option(
+            "-D",
+            "domain_second",
+            multiple=True,
+            metavar="NAME|UUID",
+            help="The second guest: the disks of a libvirt domain.",
+        ),
+        click.option(
+            "-A",
+            "add_second",
+            cls=_OrderedOption,
+            multiple=True,
+            metavar="FILE|URI",
+            help="The second guest: a disk image (repeat for several disks).",
+        ),
+    ):
+        decorated = option(decorated)
+    return cast("F", decorated)
+
+
 mount_option = click.option(
     "-m",
     "--mount",
@@ -243,7 +290,8 @@ def _collect(
     )
 
 
-def _in_order(ordered: list[tuple[str, str]]) -> list[DiskRequest]:
+def _in_order(ordered: list[tuple[str, str]], wanted: str = "add") -> list[DiskRequest]:
+    """The disks of -a (or of what ``wanted`` names), each with the --format before it."""
     image_format: str | None = None
     block_size: Literal[512, 4096] = 512
     disks = []
@@ -252,7 +300,7 @@ def _in_order(ordered: list[tuple[str, str]]) -> list[DiskRequest]:
             image_format = _checked_format(value)
         elif name == "blocksize":
             block_size = 4096 if value == "4096" else 512
-        else:
+        elif name == wanted:
             disks.append(make_request(value, image_format, block_size))
     if image_format is not None and disks and ordered[-1][0] == "format":
         raise UsageError(f"--format {image_format} stands after the last -a and applies to none")
@@ -271,14 +319,14 @@ def _checked_format(value: str) -> str | None:
 
 
 def _positional(
-    words: list[str], ordered: list[tuple[str, str]]
+    words: list[str], ordered: list[tuple[str, str]], wanted: str = "add"
 ) -> tuple[list[DiskRequest], list[str]]:
     """A word names an image if it looks like a file or URI, else a domain."""
     images = [word for word in words if "/" in word or Path(word).exists()]
     if images and len(images) < len(words):
         raise UsageError("images and domains cannot be mixed", hint="use -a or -d")
     if images:
-        return _in_order([*ordered, *(("add", word) for word in images)]), []
+        return _in_order([*ordered, *((wanted, word) for word in images)], wanted), []
     return [], list(words)
 
 

@@ -45,7 +45,9 @@ def _open_raw(layer: ImageLayer, _backing: BlockStream | None) -> BlockStream:
 def _open_qcow2(layer: ImageLayer, backing: BlockStream | None) -> BlockStream:
     from imgtools.direct.qcow2 import open_qcow2
 
-    return open_qcow2(FileStream(layer.path), str(layer.path), layer.virtual_size, backing)
+    file = FileStream(layer.path)
+    table = layer.snapshot_table
+    return open_qcow2(file, str(layer.path), layer.virtual_size, backing, table=table)
 
 
 def _container(name: str) -> Opener:

@@ -94,10 +94,18 @@ def _words(data: bytes) -> array[int]:
     return words
 
 
-def open_qcow2(file: BlockStream, name: str, size: int, backing: BlockStream | None) -> BlockStream:
+def open_qcow2(
+    file: BlockStream,
+    name: str,
+    size: int,
+    backing: BlockStream | None,
+    *,
+    table: tuple[int, int] | None = None,
+) -> BlockStream:
     """Return the guest's view of the qcow2 image in ``file``; ``size`` is what vet reported.
 
-    ``backing`` is the opened next layer, or None.  Raises DirectUnsupportedError for
+    ``backing`` is the opened next layer, or None.  ``table`` is the L1 table of an internal
+    snapshot (offset, entries) to read instead of the active one.  Raises DirectUnsupportedError for
     encryption and external data files, UncleanError for the corrupt mark, DamagedError.
     """
     dissect = import_only("dissect.hypervisor.disk.qcow2")
@@ -112,6 +120,9 @@ def open_qcow2(file: BlockStream, name: str, size: int, backing: BlockStream | N
     image.fh = file
     image.data_file = Padded(file, 1 << cluster_bits)
     image.backing_file = Extended(backing, size + (1 << cluster_bits)) if backing else None
+    if table is not None:
+        l1_offset, l1_size = table
+        image.size = size
     if image.size != size:
         raise DamagedError(f"{name}: its virtual size changed while opening")
     image.l1_table = _read_l1(file, name, l1_offset, l1_size, size, image)

@@ -8,9 +8,8 @@ owner, mode or attributes without moving its ctime.
 from __future__ import annotations
 
 import stat as _stat
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
 from imgtools.guest.text_diff import text_diff
@@ -25,7 +24,6 @@ CHUNK = 1 << 20
 # Filesystems whose ctime is the kernel's own and moves with every change of an inode.
 KEEPS_CTIME = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs"})
 _SECOND = 10**9
-_RECENT = 3600 * _SECOND
 
 _Step = tuple[bytes, DirEntry | None, Stat]
 
@@ -51,8 +49,10 @@ class _Options:
     content: bool
     xattrs: bool
     times: bool
+    atime: bool
+    dir_times: bool
+    dir_links: bool
     same_filesystem: bool
-    now_ns: int = field(default_factory=time.time_ns)
 
 
 def compare_trees(
@@ -62,17 +62,31 @@ def compare_trees(
     content: bool = True,
     xattrs: bool = True,
     times: bool = False,
+    atime: bool = False,
+    dir_times: bool = False,
+    dir_links: bool = False,
     same_filesystem: bool = False,
+    cut: Callable[[bytes], None] | None = None,
 ) -> Iterator[Change]:
     """Yield what differs, each folder before what is in it, names sorted as bytes.
 
-    Without ``content`` files of one size are taken for equal; with ``times`` the modification
-    time of a regular file counts.  ``same_filesystem`` says that ``new`` is an overlay of
-    ``old``: what has kept its inode and ctime is then not read.  The sizes and times of folders
-    never count, for any edit below moves them.
+    Without ``content`` files of one size are taken for equal.  ``same_filesystem`` says that
+    ``new`` is an overlay of ``old``: what has kept its inode and ctime is then not read.
+    Times count on request only: with ``times`` the modification time of a regular file, with
+    ``dir_times`` that of a folder, with ``atime`` the last access to a file.  So does a folder's
+    number of links (``dir_links``); its size never does, for any edit below may move it.
+    ``cut`` is told of a folder that is too deep to be compared, as in `GuestTree.walk`.
     """
-    options = _Options(content=content, xattrs=xattrs, times=times, same_filesystem=same_filesystem)
-    for before, after in _merge(_steps(old), _steps(new)):
+    options = _Options(
+        content=content,
+        xattrs=xattrs,
+        times=times,
+        atime=atime,
+        dir_times=dir_times,
+        dir_links=dir_links,
+        same_filesystem=same_filesystem,
+    )
+    for before, after in _merge(_steps(old, cut), _steps(new, cut)):
         if before is None:
             assert after is not None
             yield Change(path=after[0], kind="added", after=after[2])
@@ -91,9 +105,9 @@ def compare_trees(
                 )
 
 
-def _steps(tree: GuestTree) -> Iterator[_Step]:
+def _steps(tree: GuestTree, cut: Callable[[bytes], None] | None) -> Iterator[_Step]:
     yield b"/", None, tree.lstat(b"/")
-    yield from tree.walk(b"/")
+    yield from tree.walk(b"/", cut=cut)
 
 
 def _merge(
@@ -124,38 +138,37 @@ def _differences(
 ) -> tuple[str, ...]:
     if before.kind != after.kind:
         return ("type",)
-    found = _in_metadata(before, after, times=options.times)
-    if not (options.same_filesystem and _untouched(old, new, path, before, after, options.now_ns)):
+    found = _in_metadata(before, after, options)
+    if not (options.same_filesystem and _untouched(old, new, path, before, after)):
         found += _in_content(old, new, path, before, after, options)
         if options.xattrs and old.getxattrs(path) != new.getxattrs(path):
             found.append("xattrs")
     return tuple(found)
 
 
-def _in_metadata(before: Stat, after: Stat, *, times: bool) -> list[str]:
-    regular = _stat.S_ISREG(before.mode)
+def _in_metadata(before: Stat, after: Stat, options: _Options) -> list[str]:
+    folder = _stat.S_ISDIR(before.mode)
+    timed = options.dir_times if folder else options.times and _stat.S_ISREG(before.mode)
+    seen = options.atime and not folder
     device = _stat.S_ISBLK(before.mode) or _stat.S_ISCHR(before.mode)
     checks = {
         "device": device and before.rdev != after.rdev,
         "mode": before.mode != after.mode,
         "owner": (before.uid, before.gid) != (after.uid, after.gid),
-        "links": not _stat.S_ISDIR(before.mode) and before.nlink != after.nlink,
-        "times": times and regular and before.mtime_ns != after.mtime_ns,
+        "links": (options.dir_links or not folder) and before.nlink != after.nlink,
+        "times": (timed and before.mtime_ns != after.mtime_ns)
+        or (seen and before.atime_ns != after.atime_ns),
     }
     return [word for word, differs in checks.items() if differs]
 
 
-def _untouched(
-    old: GuestTree, new: GuestTree, path: bytes, before: Stat, after: Stat, now_ns: int
-) -> bool:
+def _untouched(old: GuestTree, new: GuestTree, path: bytes, before: Stat, after: Stat) -> bool:
     """True if the kernel's own records say that nobody has changed this inode."""
     mount, other = old.mount_of(path), new.mount_of(path)
     if mount.type not in KEEPS_CTIME or (mount.device, mount.type) != (other.device, other.type):
         return False
-    if _record(before) != _record(after):
-        return False
-    # A time in whole seconds cannot tell two changes within one second apart.
-    return before.ctime_ns % _SECOND != 0 or before.ctime_ns < now_ns - _RECENT
+    # ext2, ext3 and small inodes keep whole seconds: two changes within one look alike.
+    return _record(before) == _record(after) and before.ctime_ns % _SECOND != 0
 
 
 def _record(found: Stat) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ host's. `..` stops at the guest's root, as in a chroot.
 from __future__ import annotations
 
 import stat as _stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -158,26 +158,35 @@ class GuestTree:
             raise GuestFileTooLargeError(f"{show(path)}: larger than {limit} bytes")
         return data
 
-    def walk(self, top: bytes) -> Iterator[tuple[bytes, DirEntry, Stat]]:
+    def walk(
+        self, top: bytes, *, cut: Callable[[bytes], None] | None = None
+    ) -> Iterator[tuple[bytes, DirEntry, Stat]]:
         """Everything below the directory ``top``, depth first, names sorted, links not followed.
 
         Yields (path, entry, lstat).  Directories already on the way down are not entered again
-        (a damaged filesystem can hold a loop), nor anything deeper than `MAX_DEPTH`.
+        (a damaged filesystem can hold a loop), nor anything deeper than `MAX_DEPTH`; ``cut`` is
+        told of each one left out.
         """
-        yield from self._walk(self.resolve(top), frozenset(), 0)
+        yield from self._walk(self.resolve(top), frozenset(), 0, cut)
 
     def _walk(
-        self, directory: bytes, above: frozenset[tuple[str, int]], depth: int
+        self,
+        directory: bytes,
+        above: frozenset[tuple[str, int]],
+        depth: int,
+        cut: Callable[[bytes], None] | None,
     ) -> Iterator[tuple[bytes, DirEntry, Stat]]:
         identity = (self._mount_of(directory).device, self._lstat_resolved(directory).ino)
         if identity in above or depth > MAX_DEPTH:
+            if cut is not None:
+                cut(directory)
             return
         above |= {identity}
         for entry, found in self.scandir_stat(directory):
             path = _join(directory, entry.name)
             yield path, entry, found
             if _stat.S_ISDIR(found.mode):
-                yield from self._walk(path, above, depth + 1)
+                yield from self._walk(path, above, depth + 1, cut)
 
     # -- resolution -------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from imgtools.errors import (
@@ -22,6 +22,7 @@ from imgtools.errors import (
     ImageUnreadableError,
     ImageUnsupportedError,
     ImgtoolsError,
+    SnapshotNotFoundError,
     UntrustedReferenceError,
 )
 from imgtools.image.header import Extent, ImageHeader, Problem
@@ -66,8 +67,8 @@ def resolve_disk(request: DiskRequest, *, untrusted: bool) -> Disk:
 
     Raises ImageError (or a finer class) for a bad layer, ImageChainError for a missing, looping
     or damaged member, UntrustedReferenceError for a reference that may not be followed (to a
-    file that is no image, by a protocol, or out of an untrusted image's folder).  A remote disk
-    comes back with its ``uri`` and no layers.
+    file that is no image, by a protocol, or out of an untrusted image's folder), and
+    SnapshotNotFoundError.  A remote disk comes back with its ``uri`` and no layers.
     """
     if request.path is None:
         return Disk(request=request, uri=request.uri)
@@ -75,7 +76,28 @@ def resolve_disk(request: DiskRequest, *, untrusted: bool) -> Disk:
     for link in follow_chain(request.path, request.format, untrusted=untrusted):
         refuse_fatal(link.header)
         links.append(link)
-    return Disk(request=request, layers=tuple(link.layer() for link in links))
+    layers = [link.layer() for link in links]
+    if request.snapshot is not None:
+        layers[0] = _at_snapshot(links[0].header, layers[0], request.snapshot)
+    return Disk(request=request, layers=tuple(layers))
+
+
+def _at_snapshot(header: ImageHeader, layer: ImageLayer, name: str) -> ImageLayer:
+    """The layer as it was when the internal snapshot ``name`` (or of that id) was made."""
+    by_id = [snapshot for snapshot in header.snapshots if snapshot.id == name]
+    found = by_id or [snapshot for snapshot in header.snapshots if snapshot.name == name]
+    if not found:
+        known = ", ".join(snapshot.name or snapshot.id for snapshot in header.snapshots)
+        raise SnapshotNotFoundError(
+            f"{header.path}: holds no internal snapshot {name}",
+            hint=f"there are: {known}" if known else "it holds none at all",
+        )
+    snapshot = found[0]
+    return replace(
+        layer,
+        virtual_size=snapshot.virtual_size or layer.virtual_size,
+        snapshot_table=(snapshot.l1_offset, snapshot.l1_entries),
+    )
 
 
 def refuse_fatal(header: ImageHeader) -> None:

@@ -21,13 +21,18 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """An internal snapshot; ``virtual_size`` is None where the table does not keep it."""
+    """An internal snapshot; ``virtual_size`` is None where the table does not keep it.
+
+    ``l1_offset`` in bytes and ``l1_entries`` say where its map of clusters is.
+    """
 
     id: str
     name: str
     date_seconds: int
     vm_state_size: int
     virtual_size: int | None = None
+    l1_offset: int = 0
+    l1_entries: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -314,8 +314,8 @@ def _snapshots(source: Source, head: _Head, problems: list[Problem]) -> tuple[Sn
 
 def _snapshot(source: Source, offset: int, fixed: bytes) -> tuple[Snapshot, int] | None:
     """One snapshot and the offset of the next (entries are padded to 8 bytes)."""
-    (_l1, _n, id_length, name_length, seconds, _ns, _clock, state, extra_length) = struct.unpack(
-        ">QIHHIIQII", fixed
+    (l1_offset, l1_entries, id_length, name_length, seconds, _ns, _clock, state, extra_length) = (
+        struct.unpack(">QIHHIIQII", fixed)
     )
     if extra_length > MAX_SNAPSHOT_EXTRA:
         return None
@@ -335,6 +335,8 @@ def _snapshot(source: Source, offset: int, fixed: bytes) -> tuple[Snapshot, int]
         date_seconds=seconds,
         vm_state_size=state,
         virtual_size=size,
+        l1_offset=l1_offset,
+        l1_entries=l1_entries,
     )
     return snapshot, offset + (40 + length + 7) // 8 * 8
 

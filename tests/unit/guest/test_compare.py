@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from typing import Any, BinaryIO
 
 import pytest
@@ -17,7 +16,7 @@ from tests.unit.memory_tree import MemoryTree
 
 pytestmark = pytest.mark.unit
 
-OLD_TIME = 1_500_000_000 * 10**9
+OLD_TIME = 1_500_000_000 * 10**9 + 1
 
 
 class StatTree(MemoryTree):
@@ -158,12 +157,18 @@ def test_what_could_be_another_file_is_read(
     assert [one.differences for one in found] == [("content",)]
 
 
-def test_a_recent_ctime_in_whole_seconds_proves_nothing() -> None:
-    now = time.time_ns()
-    for ctime, read in ((now // 10**9 * 10**9, True), (now // 10**9 * 10**9 + 1, False)):
-        stats = {"f": {"ctime_ns": ctime}}
-        old, new = StatTree({b"f": b"1"}, **stats), StatTree({b"f": b"2"}, **stats)
-        assert bool(changes(old, new, same_filesystem=True)) is read
+def test_a_ctime_in_whole_seconds_proves_nothing() -> None:
+    stats = {"f": {"ctime_ns": 1_500_000_000 * 10**9}}
+    old, new = StatTree({b"f": b"1"}, **stats), StatTree({b"f": b"2"}, **stats)
+    assert changes(old, new, same_filesystem=True) == [(b"/f", "modified", "content")]
+
+
+def test_folders_and_last_accesses_count_on_request() -> None:
+    stats = {"f": {"atime_ns": 5}, "d": {"mtime_ns": 5, "nlink": 9, "atime_ns": 5}}
+    old, new = StatTree({b"f": b"", b"d": {}}), StatTree({b"f": b"", b"d": {}}, **stats)
+    assert changes(old, new, atime=True) == [(b"/f", "modified", "times")]
+    assert changes(old, new, dir_times=True) == [(b"/d", "modified", "times")]
+    assert changes(old, new, dir_links=True) == [(b"/d", "modified", "links")]
 
 
 names = st.sampled_from([b"a", b"a-", b"a.b", b"b", b"\xff", b"n\nl"])
