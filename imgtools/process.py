@@ -47,6 +47,12 @@ class Completed:
     stdout: bytes
     stderr: str
 
+    def first_error_line(self) -> str:
+        """The first non-empty line of stderr: what later ones follow from."""
+        lines = [line.strip() for line in self.stderr.splitlines() if line.strip()]
+        line = lines[0] if lines else f"exit status {self.returncode}"
+        return line.removeprefix(f"{Path(self.argv[0]).name}: ")
+
     def last_error_line(self) -> str:
         """The last non-empty line of stderr, without the program's own prefix."""
         lines = [line.strip() for line in self.stderr.splitlines() if line.strip()]
@@ -126,6 +132,29 @@ def running(argv: Sequence[str]) -> Iterator[Child]:
             _kill_group(child)
             if child.stdout is not None:
                 child.stdout.close()
+
+
+@contextlib.contextmanager
+def streaming(argv: Sequence[str]) -> Iterator[IO[bytes]]:
+    """Run ``argv`` beside the block, which reads its stdout to the end.
+
+    Raises MissingToolError, and ToolError after the block when the program failed.
+    """
+    program = find_tool(argv[0])
+    with (
+        tempfile.TemporaryFile() as err,
+        _spawned([program, *argv[1:]], stdout=subprocess.PIPE, stderr=err) as child,
+    ):
+        assert child.stdout is not None
+        try:
+            yield child.stdout
+        finally:
+            child.stdout.close()  # one that still writes ends by this
+            status = child.wait()
+        if status != 0:
+            lines = _read_capped(err, 1 << 20).decode(errors="replace")
+            done = Completed(argv=tuple(argv), returncode=status, stdout=b"", stderr=lines)
+            raise ToolError(f"{argv[0]}: {done.first_error_line()}")
 
 
 def run_on_terminal(argv: Sequence[str]) -> int:

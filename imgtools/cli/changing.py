@@ -6,7 +6,7 @@ import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import click
 
@@ -84,7 +84,17 @@ def change_options(function: F) -> F:
     decorated: Any = wrapper
     for option in reversed(_OPTIONS):
         decorated = option(decorated)
-    return cast("F", disk_options()(mount_option(output_options()(decorated))))
+    decorated = disk_options()(mount_option(output_options()(decorated)))
+    shared = frozenset(option.name for option in decorated.__click_params__)
+    decorated.imgtools_step = StepCommand(function, shared)
+    return cast("F", decorated)
+
+
+class StepCommand(NamedTuple):
+    """A writing command as a step of `apply`: its function, and the options that it shares."""
+
+    function: Callable[..., int]
+    shared: frozenset[str]
 
 
 def guest_path(word: str) -> bytes:

@@ -167,6 +167,20 @@ def find(image: Path) -> Record | None:
     return record
 
 
+def image_of(record: Path) -> Path | None:
+    """The image that the record file ``record`` speaks of, by its name, else by its content."""
+    if record.parent != state_folder():
+        image = record.with_name(record.name.removeprefix(".").removesuffix(".imgtools"))
+        if record_path(image) == record and os.path.lexists(image):
+            return image
+    try:
+        value = _read(record) or {}
+        names = [Path(str(disk["image"])) for disk in value.get("disks", [])]
+    except (JournalError, KeyError, TypeError):
+        return None
+    return next((name for name in names if record_path(name) == record), None)
+
+
 def has_record(image: Path) -> bool:
     """True if a record may lie beside ``image``: a quick look, for every image that is opened."""
     try:

@@ -53,6 +53,24 @@ def find_interrupted(image: Path) -> Interrupted | None:
     )
 
 
+def recorded_images(folder: Path | None) -> list[Path]:
+    """The images with a record in ``folder``; None: block devices, whose records we keep.
+
+    A record that cannot be read counts as well, by the image that its own name tells.
+    """
+    where = records.state_folder() if folder is None else folder
+    images = []
+    for path in _records_in(where, "*" if folder is None else ".*.imgtools"):
+        named = records.image_of(path)
+        if named is not None:
+            images.append(named)
+    return images
+
+
+def _records_in(folder: Path, pattern: str) -> list[Path]:
+    return sorted(folder.absolute().glob(pattern)) if folder.is_dir() else []
+
+
 def pending_overlay(image: Path) -> tuple[Path, str] | None:
     """The overlay through which a half-committed image must be read, and the image's format.
 
