@@ -68,9 +68,11 @@ def _open(sink: BinaryIO, kind: str) -> _Compressor:
         form = lzma.FORMAT_XZ if kind == "xz" else lzma.FORMAT_ALONE
         return cast("_Compressor", lzma.LZMAFile(cast("IO[bytes]", sink), "wb", format=form))
     try:
-        from backports import zstd
+        from imgtools.direct.importing import zstd
+
+        module = zstd()
     except ImportError as error:
         raise MissingBindingError(
             "zstd is not available", hint="pip install backports.zstd, or --compress xz"
         ) from error
-    return cast("_Compressor", zstd.ZstdFile(sink, "wb"))
+    return cast("_Compressor", module.ZstdFile(sink, "wb"))

@@ -183,30 +183,28 @@ def test_a_snapshot_of_another_size_and_with_a_backing_file(tmp_path: Path, imag
     assert result_of(top, "--snapshot", "second", code=0)["changes"] == []
 
 
-@pytest.mark.parametrize("cluster_size", ["512", "2M"])
-@pytest.mark.parametrize("options", ["", ",extended_l2=on", ",compression_type=zstd"])
-def test_snapshots_of_any_layout(
-    cluster_size: str, options: str, tmp_path: Path, image: Image
-) -> None:
-    if "extended" in options and cluster_size == "512":
-        pytest.skip("qemu has no extended L2 entries with clusters under 16 KiB")
-    top = tmp_path / "top.qcow2"
-    form = f"cluster_size={cluster_size}{options}"
-    base = image("qcow2-on-raw").with_name("base.raw")
-    convert = ("convert", "-c", "-f", "raw", "-O", "qcow2", "-o", form, base, top)
-    if "extended" in options:
-        convert = convert[:1] + convert[2:]
+@pytest.mark.parametrize(
+    "form",
+    [
+        "cluster_size=512",
+        "cluster_size=2M",
+        "cluster_size=64k,compression_type=zstd",
+        "cluster_size=16k,extended_l2=on",
+        "compat=0.10",
+    ],
+)
+def test_snapshots_of_any_layout(form: str, tmp_path: Path, image: Image) -> None:
+    """The first state as a snapshot, partly compressed, and the second one written over it."""
+    overlay, top = image("qcow2-on-raw"), tmp_path / "top.qcow2"
+    base = overlay.with_name("base.raw")
+    packed = [] if "extended" in form else ["-c"]
+    convert = ["convert", *packed, "-f", "raw", "-O", "qcow2", "-o", form, base, top]
     subprocess.run(["qemu-img", *convert], check=True)
     subprocess.run(["qemu-img", "snapshot", "-c", "kept", top], check=True)
-    write = ["-c", "write -P 0 0 48M"]  # nothing of the active state is left
-    subprocess.run(["qemu-io", "-f", "qcow2", *write, top], check=True, stdout=subprocess.DEVNULL)
-    done = imgtools("diff", top, "--snapshot", "kept")
-    assert done.code == 3  # the active state holds no system
-    listing = imgtools("ls", "-R", "-a", base, "/etc")
-    swapped = imgtools("diff", top, "--snapshot", "kept", "-m", "/dev/sda1", "-v")
-    assert swapped.code == 6, swapped.stderr  # and no partition either
-    assert "/dev/sda1" in swapped.stderr
-    assert listing.code == 0
+    write = ["convert", "-n", "-f", "qcow2", "-O", "qcow2", overlay, top]
+    subprocess.run(["qemu-img", *write], check=True)
+    result = result_of(top, "--snapshot", "kept", "--read-all")
+    assert by_path(result) == by_path(result_of(overlay, "--backing"))
 
 
 def test_bad_words(pair: tuple[Path, Path], image: Image, tmp_path: Path) -> None:

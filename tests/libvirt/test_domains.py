@@ -136,3 +136,22 @@ def test_no_such_domain_exits_3_with_a_suggestion(
     assert (result.code, result.stdout) == (3, b"")
     assert "did you mean: imgtools-webserver" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_diff_of_two_domains_and_of_one_with_its_backing_file(
+    image: Image, define: Define, libvirtd: str
+) -> None:
+    overlay = image("qcow2-on-raw")
+    base = overlay.with_name("base.raw")
+    old = define("imgtools-diff-old", base, "raw")
+    new = define("imgtools-diff-new", overlay)
+    expected = imgtools("diff", "-a", base, "-A", overlay)
+    assert expected.code == 10
+    both = imgtools("diff", "-c", libvirtd, "-d", old.name, "-D", new.name)
+    assert (both.code, both.stdout, both.stderr) == (10, expected.stdout, "")
+    words = imgtools("diff", "-c", libvirtd, old.name, new.name)
+    assert (words.code, words.stdout) == (10, expected.stdout)
+    mixed = imgtools("diff", "-c", libvirtd, "-a", base, "-D", new.name)
+    assert (mixed.code, mixed.stdout) == (10, expected.stdout)
+    backing = imgtools("diff", "-c", libvirtd, "-d", new.name, "--backing")
+    assert (backing.code, backing.stdout) == (10, expected.stdout)
