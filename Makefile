@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
 
-.PHONY: help setup setup-demo demo fixtures test lint unit bench fuzz soak equality clean
+.PHONY: help setup setup-demo demo fixtures test lint unit bench fuzz soak equality torture clean
 
 help:
 	@echo "make demo      build a real Debian guest and look inside it"
@@ -13,6 +13,7 @@ help:
 	@echo "make fuzz      damaged images on the direct engine, a long run"
 	@echo "make equality  every call on the instant and the stock appliance (15 minutes)"
 	@echo "make soak      300 launches of the instant appliance, and 4 at a time"
+	@echo "make torture   kill a change at 1000 points, and look whether anything was lost"
 	@echo "make fixtures  build every test image into the cache"
 	@echo "make clean     remove .venv and caches inside the tree"
 
@@ -46,6 +47,9 @@ fuzz: setup
 
 equality: setup
 	@$(PYTHON) -m pytest tests/appliance/test_instant_equality.py
+
+torture: setup
+	@$(PYTHON) -m tests.torture --kills 500
 
 soak: setup
 	@$(PYTHON) -m tests.soak --launches 300 --together 4

@@ -25,6 +25,7 @@ before its commit began is thrown away: the image is as it was.
 _WORDS = {
     "finish": ("to be finished", "finished: the change is in the image"),
     "discard": ("to be discarded", "discarded: the image is as it was"),
+    "clean": ("complete; leftovers to be removed", "complete: leftovers removed"),
     "busy": ("at work now", "at work now"),
 }
 

@@ -1,7 +1,8 @@
 """The record of a transaction: a small JSON file beside each image.
 
 ``.NAME.imgtools`` says what was begun on the image NAME: ``working`` (only overlays exist: throw
-them away) or ``committing`` (the overlays are complete: write them to the images).  Of several
+them away), ``committing`` (the overlays are complete: write them to the images) or ``committed``
+(they are written, and only to be removed).  Of several
 disks the first one's record rules, the others' only point to it, so that one rename commits all.
 A block device has no folder of its own: its record lies in our state folder.
 """
@@ -19,7 +20,7 @@ from typing import Any, Literal
 
 from imgtools.errors import JournalError, SpaceError
 
-State = Literal["working", "committing"]
+State = Literal["working", "committing", "committed"]
 VERSION = 1
 MAX_RECORD = 1 << 20
 _NAME_MAX = 255
@@ -107,8 +108,17 @@ def remove(record: Record) -> None:
             sync_folder(path.parent)
 
 
+def unfinished_path(image: Path) -> Path:
+    """Where a record of ``image`` is written before it gets its name."""
+    return _part(record_path(image))
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f"{path.name}.new")
+
+
 def _write(path: Path, value: dict[str, Any]) -> None:
-    part = path.with_name(f"{path.name}.new")
+    part = _part(path)
     try:
         if path.parent == state_folder():
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

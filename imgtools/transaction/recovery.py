@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import os
 import tempfile
@@ -19,7 +21,13 @@ from imgtools.transaction import record as records
 from imgtools.transaction.commit import CHECK_TIMEOUT, signals_later, write_all
 from imgtools.transaction.record import Record, RecordedDisk, identity_of
 
-Action = Literal["finish", "discard", "busy"]
+Action = Literal["finish", "discard", "clean", "busy"]
+_ACTIONS: dict[records.State, Action] = {
+    "working": "discard",
+    "committing": "finish",
+    "committed": "clean",
+}
+
 Resolve = Callable[[Path, str], Disk]
 """From a path and a format to a vetted disk."""
 
@@ -28,7 +36,8 @@ Resolve = Callable[[Path, str], Disk]
 class Interrupted:
     """An interrupted change of ``images``: its commit is to be finished, or its overlays discarded.
 
-    ``busy``: it is not interrupted, another imgtools is at work.
+    ``clean``: it was complete, only the overlays are left; ``busy``: it is not interrupted, another
+    imgtools is at work.
     """
 
     images: tuple[str, ...]
@@ -42,7 +51,7 @@ def find_interrupted(image: Path) -> Interrupted | None:
     record = records.find(real(image))
     if record is None:
         return None
-    action: Action = "finish" if record.state == "committing" else "discard"
+    action: Action = _ACTIONS[record.state]
     if _at_work(record):
         action = "busy"
     return Interrupted(
@@ -94,14 +103,25 @@ def recover(image: Path, resolve: Resolve) -> Interrupted | None:
     path = real(image)
     found = find_interrupted(path)
     if found is None:
+        _sweep(path)
         return None
     record = records.find(path)
     assert record is not None
-    if record.state == "working":
-        _discard(record)
-    else:
+    if record.state == "committing":
         _finish(record, resolve)
+    else:
+        _discard(record)
     return found
+
+
+def _sweep(image: Path) -> None:
+    """Remove a record that was killed before it had its name: nothing had begun."""
+    part = records.unfinished_path(image)
+    if os.path.lexists(part):
+        with contextlib.suppress(ImgtoolsError, OSError):
+            hold = hold_for_change(image)  # else it is being written now
+            part.unlink(missing_ok=True)
+            hold.release()
 
 
 def _discard(record: Record) -> None:
@@ -126,9 +146,10 @@ def _finish(record: Record, resolve: Resolve) -> None:
             hold.sync()
         for one in disks:
             _mend(one)
-        records.remove(record)
+        records.write(dataclasses.replace(record, state="committed"))
         for overlay in overlays:
             overlay.unlink(missing_ok=True)
+        records.remove(record)
 
 
 def _mend(disk: Disk) -> None:

@@ -87,8 +87,9 @@ class Transaction:
             write_all(self.disks, self.overlays)
             for hold in self._holds:
                 hold.sync()
+            # From here on the overlays are only leftovers, whoever removes them.
+            records.write(self._record("committed"))
             self._committing = False
-            records.remove(self._record("committing"))
 
     def _record(self, state: records.State) -> Record:
         return Record(

@@ -45,6 +45,8 @@ def _recover(image: Path, *, only_list: bool, untrusted: bool) -> Recovered | No
     except ImgtoolsError as error:
         return Recovered(image=str(image), failure=error)
     if interrupted is None:
+        if not only_list:
+            finish_interrupted(image, untrusted=untrusted)  # a record that was just being begun
         return None
     if only_list or interrupted.action == "busy":
         return Recovered(image=str(image), interrupted=interrupted)
