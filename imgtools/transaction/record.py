@@ -10,6 +10,7 @@ A block device has no folder of its own: its record lies in our state folder.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -99,10 +100,21 @@ def write(record: Record) -> None:
     _write(first, asdict(record))
 
 
+def finish(record: Record) -> None:
+    """The commit is complete: from here on the overlays are only leftovers, whoever removes them."""
+    try:
+        write(dataclasses.replace(record, state="committed"))
+    except SpaceError:
+        # On a full disk a record cannot be replaced, but it can go.
+        remove(record)
+
+
 def remove(record: Record) -> None:
     """Remove the record, the ruling one first.  One that is gone is no error."""
     for image in record.images:
         path = record_path(image)
+        with contextlib.suppress(OSError):
+            _part(path).unlink()
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
             sync_folder(path.parent)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import tempfile
@@ -146,7 +145,7 @@ def _finish(record: Record, resolve: Resolve) -> None:
             hold.sync()
         for one in disks:
             _mend(one)
-        records.write(dataclasses.replace(record, state="committed"))
+        records.finish(record)
         for overlay in overlays:
             overlay.unlink(missing_ok=True)
         records.remove(record)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
-from imgtools.errors import ReadOnlyError, SpaceError
+from imgtools.errors import CommitError, ReadOnlyError, SpaceError
 from imgtools.image.hold import Hold, holding
 from imgtools.model import Disk
 from imgtools.transaction import record as records
@@ -48,8 +48,8 @@ class Transaction:
             self._holds = holds[: len(self._images)]
             space.check_start([overlay.parent for overlay in self.overlays])
             record = self._record("working")
-            records.write(record)
             stack.callback(self._forget, record)
+            records.write(record)
             self._stack = stack.pop_all()
         return self
 
@@ -84,12 +84,25 @@ class Transaction:
             except SpaceError:
                 self._committing = False
                 raise
-            write_all(self.disks, self.overlays)
+            self._write()
             for hold in self._holds:
                 hold.sync()
-            # From here on the overlays are only leftovers, whoever removes them.
-            records.write(self._record("committed"))
+            records.finish(self._record("committing"))
             self._committing = False
+
+    def _write(self) -> None:
+        before = [_written(image) for image in self._images]
+        try:
+            write_all(self.disks, self.overlays)
+        except CommitError as error:
+            # Some variants (streamOptimized vmdk) open for writing, and then take nothing.
+            if None in before or before != [_written(image) for image in self._images]:
+                raise
+            self._committing = False
+            raise ReadOnlyError(
+                f"{error.message.partition(';')[0]}; nothing was written, the image is as it was",
+                hint="if its format cannot be written, convert it: qemu-img convert -O qcow2",
+            ) from error
 
     def _record(self, state: records.State) -> Record:
         return Record(
@@ -117,6 +130,14 @@ class Transaction:
         for overlay in self.overlays:
             overlay.unlink(missing_ok=True)
         records.remove(record)
+
+
+def _written(image: Path) -> tuple[int, int] | None:
+    """What moves with every write to a file; None for a device, of which nothing tells."""
+    if image.is_block_device():
+        return None
+    status = image.stat()
+    return status.st_mtime_ns, status.st_size
 
 
 def _image_of(disk: Disk) -> Path:

@@ -1,0 +1,491 @@
+"""The transaction: locks, formats, space, and what is left when something goes wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import fixtures
+from tests.appliance.kills import Point, children_of, run_and_kill
+from tests.cli import PROGRAM, Result, imgtools
+
+pytestmark = pytest.mark.appliance
+
+MOUNT = ("-m", "/dev/sda")
+MIB = 1 << 20
+
+
+def small(folder: Path, image_format: str = "raw", *options: str) -> Path:
+    """A small guest disk, an ext4 without a system, of a format."""
+    path = folder / f"disk.{image_format}"
+    words = ["qemu-img", "convert", "-O", image_format, *options, str(fixtures.get("ext4"))]
+    subprocess.run([*words, str(path)], check=True)
+    return path
+
+
+def write(image: Path, text: str = "new", *more: str, **environment: str) -> Result:
+    return imgtools("write", "-a", image, *MOUNT, "/file", "--content", text, *more, **environment)
+
+
+def content(image: Path, path: str = "/file") -> bytes:
+    done = imgtools("cat", "-q", "--engine", "direct", "-a", image, *MOUNT, path)
+    assert done.code == 0, done.stderr
+    return done.stdout
+
+
+def digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def left_beside(image: Path) -> list[str]:
+    return sorted(path.name for path in image.parent.glob(f".{image.name}*"))
+
+
+def check_refused(done: Result, *words: str) -> None:
+    """Exit 8 and one line that says who or what."""
+    assert done.code == 8, done
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+# --- formats and layouts -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("image_format", ["qcow2", "vmdk", "vdi", "vhdx", "vpc", "qed"])
+def test_every_format_that_qemu_writes(image_format: str, tmp_path: Path) -> None:
+    image = small(tmp_path, image_format)
+    assert write(image).code == 0
+    assert content_of(image, "/file") == b"new\n"
+    assert left_beside(image) == []
+    if image_format != "vpc":  # which has no check
+        subprocess.run(["qemu-img", "check", "-q", "-f", image_format, image], check=True)
+
+
+def test_internal_snapshots_stay(tmp_path: Path) -> None:
+    image = small(tmp_path, "qcow2")
+    assert write(image, "old").code == 0
+    subprocess.run(["qemu-img", "snapshot", "-c", "before", image], check=True)
+    assert write(image).code == 0
+    assert content(image) == b"new\n"
+    subprocess.run(["qemu-img", "check", "-q", image], check=True)
+    subprocess.run(["qemu-img", "snapshot", "-a", "before", image], check=True)
+    assert content(image) == b"old\n"
+
+
+def test_a_backing_chain_is_changed_at_its_top_only(tmp_path: Path) -> None:
+    base = small(tmp_path, "raw")
+    before = digest(base)
+    middle, top = tmp_path / "middle.qcow2", tmp_path / "top,a=b:c\n.qcow2"
+    for path, backing, kind in ((middle, base, "raw"), (top, middle, "qcow2")):
+        make = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", kind, "-b", str(backing)]
+        subprocess.run([*make, f"file:{path}"], check=True)
+    middle_before = digest(middle)
+    assert write(top).code == 0
+    assert content(top) == b"new\n"
+    assert (digest(base), digest(middle)) == (before, middle_before)
+
+
+def test_a_block_device(tmp_path: Path) -> None:
+    image = small(tmp_path)
+    device = subprocess.run(
+        ["losetup", "--find", "--show", image], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    try:
+        check_refused(write(Path(device)), "--workdir")
+        assert write(Path(device), "new", "--workdir", str(tmp_path)).code == 0
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True)
+    assert content(image) == b"new\n"
+
+
+def test_two_disks_of_one_guest_are_one_change(tmp_path: Path) -> None:
+    """A volume over two disks; a kill in the commit; recovered from the second disk."""
+    disks = []
+    for source in fixtures.disks("lvm-multi"):
+        path = tmp_path / source.name
+        shutil.copyfile(source, path)
+        disks += ["-a", str(path)]
+    images = [Path(name) for name in disks[1::2]]
+    listed = json.loads(imgtools("filesystems", "--json", *disks).stdout)["result"]
+    volume = next(row["name"] for row in listed if row["name"].count("/") == 3)
+    mount = ("-m", volume)
+    big = tmp_path / "big"
+    big.write_bytes(os.urandom(4 * MIB))
+    words: list[str | Path] = ["write", *disks, *mount, "/big", "--from", big]
+    for delay in (0.0, 0.01, 0.02, 0.04):
+        killed = run_and_kill(words, images[0], Point("commit", delay))
+        if not killed.reached or not images[0].with_name(f".{images[0].name}.imgtools").exists():
+            continue
+        seen = imgtools("cat", *disks, *mount, "/big")
+        assert seen.stdout == big.read_bytes()
+        assert "interrupted" in seen.stderr
+        done = imgtools("recover", "--json", images[1])
+        assert done.code == 0, done.stderr
+        (found,) = json.loads(done.stdout)["result"]
+        assert found["images"] == [str(image) for image in images]
+        break
+    else:
+        pytest.fail("no kill hit the commit")
+    assert imgtools("cat", *disks, *mount, "/big").stdout == big.read_bytes()
+    for image in images:
+        assert left_beside(image) == []
+
+
+def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    check_refused(imgtools("rm", "-a", "nbd://localhost:1/x", "/file"), "remote")
+    stream = tmp_path / "stream.vmdk"
+    shutil.copyfile(fixtures.get("vmdk-stream"), stream)
+    before = digest(stream)
+    check_refused(imgtools("touch", "-a", stream, "/nothing"), "as it was")
+    assert digest(stream) == before
+    assert left_beside(stream) == []
+
+
+# --- locks -------------------------------------------------------------------------------------
+
+
+@contextmanager
+def editing(image: Path, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """An ``imgtools edit`` whose editor is open; it goes on when the file ``go`` appears."""
+    script = folder / "editor"
+    script.write_text(
+        f'#!/bin/sh\n: >"{folder}/open"\n'
+        f'while [ ! -e "{folder}/go" ]; do sleep 0.05; done\necho edited >"$1"\n'
+    )
+    script.chmod(0o755)
+    with subprocess.Popen(
+        [PROGRAM, "edit", "-a", image, *MOUNT, "/file"],
+        env={**os.environ, "EDITOR": str(script), "VISUAL": ""},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as child:
+        deadline = time.monotonic() + 60
+        while not (folder / "open").exists():
+            assert child.poll() is None, child.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        yield child
+        (folder / "go").touch()
+        child.wait(120)
+
+
+def test_nobody_writes_while_we_work(tmp_path: Path) -> None:
+    image = small(tmp_path, "qcow2")
+    assert write(image, "old").code == 0
+    with editing(image, tmp_path) as child:
+        check_refused(write(image, "other"), "another imgtools", f"process {child.pid}")
+        written = subprocess.run(
+            ["qemu-io", "-f", "qcow2", "-c", "write 0 512", image], capture_output=True, check=False
+        )
+        assert written.returncode != 0
+        assert b"lock" in written.stderr
+        guest = subprocess.run(
+            [*qemu(image), "-daemonize"], capture_output=True, text=True, check=False
+        )
+        assert guest.returncode != 0
+        assert "lock" in guest.stderr
+        # Readers are welcome: the image does not change yet.
+        subprocess.run(["qemu-img", "info", image], check=True, capture_output=True)
+        assert content(image) == b"old\n"
+    assert child.returncode == 0
+    assert content(image) == b"edited\n"
+
+
+def qemu(image: Path, image_format: str = "qcow2") -> list[str]:
+    drive = f"file={image},format={image_format},if=virtio"
+    return ["qemu-system-x86_64", "-M", "q35,accel=tcg", "-m", "64", "-S", "-display", "none",
+            "-drive", drive]  # fmt: skip
+
+
+def test_an_image_held_by_qemu_is_refused(tmp_path: Path) -> None:
+    image = small(tmp_path, "qcow2")
+    overlay = tmp_path / "overlay.qcow2"
+    make = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", image, overlay]
+    subprocess.run(make, check=True)
+    before = digest(image)
+    for held, why in ((image, "is being written"), (overlay, "backing file")):
+        with subprocess.Popen([*qemu(held), "-monitor", "stdio"], stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE) as guest:  # fmt: skip
+            assert guest.stdout is not None
+            guest.stdout.read(10)  # it is up, and holds its locks
+            check_refused(write(image), why, f"process {guest.pid}")
+            guest.kill()
+        assert digest(image) == before
+        assert left_beside(image) == []
+    assert write(image).code == 0
+
+
+# --- space and storage -------------------------------------------------------------------------
+
+
+@contextmanager
+def tmpfs(folder: Path, size: str) -> Iterator[Path]:
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_read_only_storage_is_refused(tmp_path: Path) -> None:
+    with tmpfs(tmp_path / "ro", "160m") as folder:
+        image = small(folder)
+        subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
+        check_refused(write(image), "Read-only file system")
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    """No space to begin; none left during the work; none for the commit."""
+    with tmpfs(tmp_path / "full", "120m") as folder:
+        image = small(folder)
+        before = digest(image)
+        filler = folder / "filler"
+        filler.write_bytes(bytes(70 * MIB))
+        check_refused(write(image), "MiB free", "--workdir")
+        filler.write_bytes(bytes(20 * MIB))  # enough to begin, not enough for the whole
+        big = tmp_path / "big"
+        big.write_bytes(os.urandom(40 * MIB))
+        (folder / "filler2").write_bytes(bytes(MIB))
+        squeeze = threading.Thread(target=_squeeze, args=(folder,))
+        squeeze.start()
+        done = imgtools("write", "-a", image, *MOUNT, "/big", "--from", big)
+        squeeze.join()
+        check_refused(done, "nearly full")
+        assert digest(image) == before
+        assert left_beside(image) == []
+        # The overlay elsewhere: now the sparse image itself may not be able to grow.
+        done = imgtools("write", "-a", image, *MOUNT, "/big", "--from", big, "--workdir", tmp_path)
+        check_refused(done, "as it was")
+        assert digest(image) == before
+        assert left_beside(image) == []
+
+
+def _squeeze(folder: Path) -> None:
+    """Once the overlay is there, leave some 30 MiB."""
+    deadline = time.monotonic() + 60
+    while not any(folder.glob(".disk.raw.imgtools-*.qcow2")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    found = os.statvfs(folder)
+    spare = found.f_bfree * found.f_frsize - 30 * MIB
+    if spare > 0:
+        (folder / "squeeze").write_bytes(bytes(spare))
+
+
+def test_a_commit_that_runs_out_of_space_is_finished_later(tmp_path: Path) -> None:
+    with tmpfs(tmp_path / "full", "120m") as folder:
+        image = small(folder)
+        big = tmp_path / "big"
+        big.write_bytes(os.urandom(36 * MIB))
+        filler = folder / "filler"
+        free = os.statvfs(folder)
+        spare = bytes(free.f_bfree * free.f_frsize - 42 * MIB)  # the commit needs some 37 MiB
+        (folder / "spare").write_bytes(spare)
+        ended = threading.Event()
+        fill = threading.Thread(target=_fill_in_commit, args=(image, filler, ended))
+        fill.start()
+        words = ["--workdir", str(tmp_path)]
+        done = imgtools("write", "-a", image, *MOUNT, "/big", "--from", big, *words)
+        ended.set()
+        fill.join()
+        assert done.code == 1, done
+        assert "imgtools recover" in done.stderr
+        assert content_of(image, "/big") == big.read_bytes()  # through the overlay
+        assert imgtools("recover", image).code == 1  # still no space
+        filler.unlink()
+        done = imgtools("recover", image)
+        assert (done.code, "finished" in done.text) == (0, True)
+        assert left_beside(image) == []
+        assert content_of(image, "/big") == big.read_bytes()
+
+
+def content_of(image: Path, path: str) -> bytes:
+    return imgtools("cat", "-q", "-a", image, *MOUNT, path).stdout
+
+
+def _fill_in_commit(image: Path, filler: Path, ended: threading.Event) -> None:
+    record = image.with_name(f".{image.name}.imgtools")
+    while not ended.is_set():
+        if record.exists() and b'"committing"' in record.read_bytes():
+            with contextlib.suppress(OSError), filler.open("wb", buffering=0) as stream:
+                while True:
+                    stream.write(bytes(MIB))
+            return
+        time.sleep(0.0005)
+
+
+# --- interruptions -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("phase", ["begin", "work", "commit"])
+def test_a_signal_in_each_phase(phase: str, number: signal.Signals, tmp_path: Path) -> None:
+    image = small(tmp_path, "qcow2")
+    before = digest(image)
+    big = tmp_path / "big"
+    big.write_bytes(os.urandom(20 * MIB))
+    words = [PROGRAM, "write", "-a", image, *MOUNT, "/big", "--from", big]
+    record = image.with_name(f".{image.name}.imgtools")
+    marks: dict[str, Callable[[], bool]] = {
+        "begin": record.exists,
+        "work": lambda: any(image.parent.glob(f".{image.name}.imgtools-*.qcow2")),
+        "commit": lambda: record.exists() and b'"committing"' in _read(record),
+    }
+    environment = {**os.environ, "IMGTOOLS_CONFIG": os.devnull}
+    with subprocess.Popen(
+        ["env", "--default-signal=INT", *words],  # a background job may ignore it
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as child:
+        while child.poll() is None and not marks[phase]():
+            time.sleep(0.0005)
+        started = children_of(child.pid)
+        child.send_signal(number)
+        _, errors = child.communicate(timeout=60)
+    assert child.returncode == 128 + number, errors
+    assert b"Traceback" not in errors
+    assert left_beside(image) == []
+    assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]
+    if phase == "commit":
+        assert content_of(image, "/big") == big.read_bytes()
+        subprocess.run(["qemu-img", "check", "-q", image], check=True)
+    else:
+        assert digest(image) == before
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an image whose commit was cut in two."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    image = small(folder)
+    big = folder / "big"
+    big.write_bytes(os.urandom(8 * MIB))
+    record = image.with_name(f".{image.name}.imgtools")
+    for delay in (0.0, 0.002, 0.005, 0.01, 0.02):
+        words: list[str | Path] = ["write", "-a", image, *MOUNT, "/big", "--from", big]
+        run_and_kill(words, image, Point("commit", delay))
+        if record.exists() and b'"committing"' in record.read_bytes():
+            return folder
+        imgtools("recover", image)
+    raise AssertionError("no kill hit the commit")
+
+
+@pytest.fixture
+def cut(interrupted: Path, tmp_path: Path) -> tuple[Path, Path, Path]:
+    """(image, its record, its overlay) of an interrupted commit, a copy that is its own."""
+    folder = tmp_path / "cut"
+    shutil.copytree(interrupted, folder)
+    image = folder / "disk.raw"
+    record = folder / ".disk.raw.imgtools"
+    (overlay,) = folder.glob(".disk.raw.imgtools-*.qcow2")
+    value = json.loads(record.read_bytes())
+    status = image.stat()
+    (disk,) = value["disks"]
+    disk |= {"image": str(image), "identity": [status.st_dev, status.st_ino],
+             "overlay": str(overlay)}  # fmt: skip
+    record.write_text(json.dumps(value))
+    record.chmod(0o600)
+    return image, record, overlay
+
+
+Cut = tuple[Path, Path, Path]
+
+
+def test_the_next_write_finishes_the_commit_first(cut: Cut) -> None:
+    image, record, _ = cut
+    listed = imgtools("recover", "--list", image.parent)
+    assert (listed.code, "to be finished" in listed.text) == (0, True)
+    assert record.exists()
+    assert write(image).code == 0
+    assert content(image) == b"new\n"
+    assert content(image, "/big") == (image.parent / "big").read_bytes()
+    assert left_beside(image) == []
+
+
+def test_a_vanished_overlay(cut: Cut) -> None:
+    image, record, overlay = cut
+    overlay.unlink()
+    before = digest(image)
+    check_refused(write(image), "vanished", str(record))
+    check_refused(imgtools("ls", "-a", image, *MOUNT, "/"), "vanished")
+    check_refused(imgtools("recover", image), "vanished")
+    assert digest(image) == before
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (b"{", "damaged"),
+        (b"[]", "damaged"),
+        (b'{"version": 99}', "another version"),
+        (b'{"version": 1, "state": "committing"}', "damaged"),
+        (b"\xff\x00" * 100, "damaged"),
+        (b"[" * 100_000, "damaged"),
+    ],
+)
+def test_a_corrupted_record(damage: bytes, why: str, cut: Cut) -> None:
+    image, record, overlay = cut
+    record.write_bytes(damage)
+    before = digest(image)
+    check_refused(write(image), why, str(record))
+    check_refused(imgtools("cat", "-a", image, *MOUNT, "/big"), why)
+    check_refused(imgtools("recover", image.parent), why)
+    assert digest(image) == before
+    assert overlay.exists()
+
+
+def test_a_record_of_a_replaced_image(cut: Cut) -> None:
+    image, _, overlay = cut
+    other = image.with_name("backup.raw")
+    shutil.copyfile(image, other)
+    other.rename(image)
+    before = digest(image)
+    check_refused(write(image), "replaced")
+    check_refused(imgtools("recover", image), "replaced")
+    assert digest(image) == before
+    assert overlay.exists()
+
+
+def test_a_forged_record_is_not_followed(cut: Cut, tmp_path: Path) -> None:
+    """A record may not make us write to a file that has none itself, nor be another user's."""
+    image, record, _ = cut
+    victim = tmp_path / "victim.raw"
+    shutil.copyfile(image, victim)
+    before = digest(victim)
+    original = record.read_bytes()
+    value = json.loads(original)
+    status = victim.stat()
+    value["disks"].append({**value["disks"][0], "image": str(victim),
+                           "identity": [status.st_dev, status.st_ino]})  # fmt: skip
+    record.write_text(json.dumps(value))
+    check_refused(imgtools("recover", image), "victim.raw")
+    record.write_bytes(original)
+    record.chmod(0o666)
+    check_refused(imgtools("recover", image), "others may write it")
+    record.chmod(0o600)
+    os.chown(record, 12345, -1)
+    check_refused(imgtools("recover", image), "user 12345")
+    assert digest(victim) == before
