@@ -101,7 +101,7 @@ def write(record: Record) -> None:
 
 
 def finish(record: Record) -> None:
-    """The commit is complete: from here on the overlays are only leftovers, whoever removes them."""
+    """The commit is complete: from here on the overlays are leftovers, whoever removes them."""
     try:
         write(dataclasses.replace(record, state="committed"))
     except SpaceError:

@@ -78,7 +78,7 @@ def kill_all(pid: int) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(one, signal.SIGKILL)
     for one in tree[1:]:
-        _wait_gone(one)
+        wait_gone(one)
 
 
 def children_of(pid: int) -> list[int]:
@@ -91,13 +91,15 @@ def children_of(pid: int) -> list[int]:
     return found
 
 
-def _wait_gone(pid: int) -> None:
+def wait_gone(pid: int) -> bool:
+    """True once the process has ended (a zombie has); False after ten seconds."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         try:
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
         except OSError:
-            return
+            return True
         if state in "ZX":
-            return
+            return True
         time.sleep(0.005)
+    return False

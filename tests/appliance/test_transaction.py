@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 import fixtures
-from tests.appliance.kills import Point, children_of, run_and_kill
+from tests.appliance.kills import Point, children_of, run_and_kill, wait_gone
 from tests.cli import PROGRAM, Result, imgtools
 
 pytestmark = pytest.mark.appliance
@@ -361,7 +361,8 @@ def test_a_signal_in_each_phase(phase: str, number: signal.Signals, tmp_path: Pa
     assert child.returncode == 128 + number, errors
     assert b"Traceback" not in errors
     assert left_beside(image) == []
-    assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]
+    for pid in started:
+        assert wait_gone(pid), pid
     if phase == "commit":
         assert content_of(image, "/big") == big.read_bytes()
         subprocess.run(["qemu-img", "check", "-q", image], check=True)
