@@ -58,6 +58,7 @@ def make_overlay(disk: Disk, index: int, folder: Path, path: Path | None = None)
     size = _probe_size(disk, node)
     name = f"disk{index}"
     path = path or folder / f"{name}.qcow2"
+    _make_private(path)
     reference = "json:" + json.dumps({"driver": "raw", "file": name})
     try:
         run(
@@ -75,6 +76,18 @@ def make_overlay(disk: Disk, index: int, folder: Path, path: Path | None = None)
             else "free some space there, or name a folder on another disk with --workdir",
         ) from error
     return Overlay(path=path, blockdev=json.dumps({**node, "node-name": name}), virtual_size=size)
+
+
+def _make_private(path: Path) -> None:
+    """An empty file that only we may read: an overlay holds what the guest keeps secret."""
+    try:
+        path.unlink(missing_ok=True)
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+    except OSError as error:
+        raise ApplianceSpaceError(
+            f"{path}: cannot be made: {error.strerror}",
+            hint="name a folder where you may write with --workdir, or by TMPDIR",
+        ) from error
 
 
 def chain_node(disk: Disk, folder: Path, index: int = 0, *, writable: bool = False) -> Node:

@@ -32,6 +32,11 @@ _OPTIONS = [
         metavar="DIR",
         help="Folder for the overlay (default: beside the image; needed for a block device).",
     ),
+    click.option(
+        "--break-overlays",
+        is_flag=True,
+        help="Change an image although others beside it rest on it, which breaks those.",
+    ),
 ]
 
 
@@ -71,12 +76,15 @@ def change_options(function: F) -> F:
         disks, output = kwargs.pop("disks"), kwargs.pop("output")
         if disks.empty:
             raise UsageError(NO_DISK)
-        dry_run, diff, workdir = (kwargs.pop(name) for name in ("dry_run", "diff", "workdir"))
+        dry_run, diff, workdir, breaking = (
+            kwargs.pop(name) for name in ("dry_run", "diff", "workdir", "break_overlays")
+        )
         how = How(
             dry_run=dry_run,
             listing=dry_run or output.json,
             diff=diff,
             workdir=Path(workdir) if workdir else None,
+            break_overlays=breaking,
         )
         change = Change(disks, output, how, kwargs.pop("mounts"))
         return function(*args, change=change, **kwargs)

@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
-from imgtools.errors import CommitError, ReadOnlyError, SpaceError
+from imgtools.errors import CommitError, ReadOnlyError, RefusedError, SpaceError
+from imgtools.image.children import overlays_of
 from imgtools.image.hold import Hold, holding
 from imgtools.model import Disk
 from imgtools.transaction import record as records
@@ -26,11 +27,22 @@ class Transaction:
     """Use as a context manager: left without `commit`, every overlay is thrown away.
 
     ``overlays`` are the paths at which the appliance is to make the overlays of the disks.
+    ``break_overlays`` allows an image to change that is the backing file of another one.
     """
 
-    def __init__(self, disks: Sequence[Disk], *, command: str, workdir: Path | None = None) -> None:
+    def __init__(
+        self,
+        disks: Sequence[Disk],
+        *,
+        command: str,
+        workdir: Path | None = None,
+        break_overlays: bool = False,
+    ) -> None:
         self.disks = tuple(disks)
         self._images = [_image_of(disk) for disk in disks]
+        if not break_overlays:
+            for image in self._images:
+                _refuse_overlays(image)
         self.overlays = [_overlay_path(image, workdir) for image in self._images]
         self._command = command
         self._holds: list[Hold] = []
@@ -154,6 +166,19 @@ def _image_of(disk: Disk) -> Path:
             hint="convert it first: qemu-img convert -O qcow2",
         )
     return Path(os.path.realpath(layer.path))
+
+
+def _refuse_overlays(image: Path) -> None:
+    if image.is_block_device():
+        return
+    # Our own overlay of an interrupted change is no one's loss: it is dealt with before.
+    above = [path for path in overlays_of(image) if ".imgtools-" not in path.name]
+    if above:
+        more = f" and {len(above) - 1} more" if len(above) > 1 else ""
+        raise RefusedError(
+            f"{image}: {above[0].name}{more} rests on it, and would be broken by a change",
+            hint="change the overlay instead, or --break-overlays if it is not needed any more",
+        )
 
 
 def _overlay_path(image: Path, workdir: Path | None) -> Path:

@@ -35,13 +35,15 @@ T = TypeVar("T")
 class How:
     """``dry_run``: throw the result away; ``listing``: say what differs; ``diff``: as text, too.
 
-    ``workdir`` is the folder for the overlays, beside the images by default.
+    ``workdir`` is the folder for the overlays, beside the images by default; ``break_overlays``
+    allows an image to change on which others rest.
     """
 
     dry_run: bool = False
     listing: bool = False
     diff: bool = False
     workdir: Path | None = None
+    break_overlays: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +89,9 @@ def change(
             finish_interrupted(request.path, untrusted=arguments.untrusted)
     selection = resolve(target, untrusted=arguments.untrusted)
     disks = [replace(disk, in_use=False) for disk in selection.disks]
-    with Transaction(disks, command=command, workdir=how.workdir) as transaction:
+    with Transaction(
+        disks, command=command, workdir=how.workdir, break_overlays=how.break_overlays
+    ) as transaction:
         plan, idle = _look(arguments, disks, selection.name, steps, mounts)
         if idle:
             listed = () if how.listing or how.diff else None

@@ -179,14 +179,17 @@ def editing(image: Path, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
             assert child.poll() is None, child.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        yield child
-        (folder / "go").touch()
-        child.wait(120)
+        try:
+            yield child
+        finally:
+            (folder / "go").touch()
+            child.wait(120)
 
 
 def test_nobody_writes_while_we_work(tmp_path: Path) -> None:
     image = small(tmp_path, "qcow2")
     assert write(image, "old").code == 0
+    image.chmod(0o600)
     with editing(image, tmp_path) as child:
         check_refused(write(image, "other"), "another imgtools", f"process {child.pid}")
         written = subprocess.run(
@@ -214,20 +217,36 @@ def qemu(image: Path, image_format: str = "qcow2") -> list[str]:
 
 def test_an_image_held_by_qemu_is_refused(tmp_path: Path) -> None:
     image = small(tmp_path, "qcow2")
-    overlay = tmp_path / "overlay.qcow2"
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    overlay = elsewhere / "overlay.qcow2"
     make = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", image, overlay]
     subprocess.run(make, check=True)
     before = digest(image)
     for held, why in ((image, "is being written"), (overlay, "backing file")):
         with subprocess.Popen([*qemu(held), "-monitor", "stdio"], stdin=subprocess.PIPE,
                               stdout=subprocess.PIPE) as guest:  # fmt: skip
-            assert guest.stdout is not None
-            guest.stdout.read(10)  # it is up, and holds its locks
-            check_refused(write(image), why, f"process {guest.pid}")
-            guest.kill()
+            try:
+                assert guest.stdout is not None
+                guest.stdout.read(10)  # it is up, and holds its locks
+                check_refused(write(image), why, f"process {guest.pid}")
+            finally:
+                guest.kill()
         assert digest(image) == before
         assert left_beside(image) == []
     assert write(image).code == 0
+
+
+def test_overlays_beside_an_image_are_not_broken(tmp_path: Path) -> None:
+    image = small(tmp_path, "qcow2")
+    overlay = tmp_path / "overlay.qcow2"
+    make = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", image.name, overlay]
+    subprocess.run(make, check=True)
+    before = digest(image)
+    check_refused(write(image), "overlay.qcow2", "--break-overlays")
+    assert digest(image) == before
+    assert write(overlay).code == 0
+    assert write(image, "new", "--break-overlays").code == 0
 
 
 # --- space and storage -------------------------------------------------------------------------

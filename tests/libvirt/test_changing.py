@@ -70,16 +70,17 @@ def test_libvirt_cannot_start_what_we_change(
         env={**os.environ, "EDITOR": str(script), "VISUAL": ""},
         stdin=subprocess.DEVNULL,
     ) as child:
-        deadline = time.monotonic() + 60
-        while not (tmp_path / "open").exists():
-            assert time.monotonic() < deadline
-            assert child.poll() is None
-            time.sleep(0.05)
-        started = subprocess.run(
-            ["virsh", "-c", URI, "start", domain.name], capture_output=True, text=True, check=False
-        )
-        (tmp_path / "go").touch()
-        child.wait(120)
+        try:
+            deadline = time.monotonic() + 60
+            while not (tmp_path / "open").exists():
+                assert time.monotonic() < deadline
+                assert child.poll() is None
+                time.sleep(0.05)
+            start = ["virsh", "-c", URI, "start", domain.name]
+            started = subprocess.run(start, capture_output=True, text=True, check=False)
+        finally:
+            (tmp_path / "go").touch()
+            child.wait(120)
     assert started.returncode != 0
     assert "lock" in started.stderr
     assert child.returncode == 0
