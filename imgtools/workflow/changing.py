@@ -155,6 +155,7 @@ def _look(
         return None, False
 
     def task(session: Session) -> tuple[tuple[Planned, ...] | None, bool]:
+        _refuse_hibernated(session)
         tree = guest_tree(session, mounts)
         return plan_of(tree), all(step.idle(tree) for step in steps)
 
@@ -164,6 +165,16 @@ def _look(
         ).result
     except (DirectError, MissingBindingError):
         return None, False
+
+
+def _refuse_hibernated(session: Session) -> None:
+    """A guest that sleeps on its disk has filesystems in its memory that would not fit any more."""
+    for filesystem in session.engine.storage().filesystems:
+        if filesystem.type == "swsuspend":
+            raise RefusedError(
+                f"{session.name}: the guest is hibernated (its memory is on {filesystem.device})",
+                hint="start it and shut it down properly first",
+            )
 
 
 class _Worker:
@@ -193,6 +204,7 @@ class _Worker:
             with Watch(transaction.folders, appliance.doom):
                 if plan is None:
                     session = Session(engine=engine, disks=transaction.disks, name=self._name)
+                    _refuse_hibernated(session)
                     plan = plan_of(guest_tree(session, mounts))
                     self.warnings += session.warnings
                 engine.begin_writing()

@@ -155,6 +155,23 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
     assert left_beside(stream) == []
 
 
+@pytest.mark.parametrize("engine", ["auto", "appliance"])
+def test_a_hibernated_guest_is_refused(engine: str, tmp_path: Path) -> None:
+    image, swap = small(tmp_path), tmp_path / "swap.raw"
+    convert = ["qemu-img", "convert", "-O", "raw", str(fixtures.get("swap")), str(swap)]
+    subprocess.run(convert, check=True)
+    before = digest(image)
+    words = ["--engine", engine, "-a", str(image), "-a", str(swap), *MOUNT]
+    with swap.open("r+b") as stream:
+        stream.seek(
+            4096 - 10
+        )  # the signature of include/linux/swap.h, as kernel/power/swap.c has it
+        stream.write(b"S1SUSPEND\0")
+    check_refused(imgtools("touch", *words, "/file"), "hibernated")
+    assert digest(image) == before
+    assert left_beside(image) == left_beside(swap) == []
+
+
 # --- locks -------------------------------------------------------------------------------------
 
 
