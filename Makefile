@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
 
-.PHONY: help setup setup-demo demo fixtures test lint unit bench fuzz soak equality torture clean
+.PHONY: help setup setup-demo demo fixtures test lint unit bench fuzz soak torture clean
 
 help:
 	@echo "make demo      build a real Debian guest and look inside it"
@@ -11,7 +11,6 @@ help:
 	@echo "make unit      the tests that need nothing"
 	@echo "make bench     imgtools and the virt-* tools side by side"
 	@echo "make fuzz      damaged images on the direct engine, a long run"
-	@echo "make equality  every call on the instant and the stock appliance (15 minutes)"
 	@echo "make soak      300 launches of the instant appliance, and 4 at a time"
 	@echo "make torture   kill a change at 1000 points, and look whether anything was lost"
 	@echo "make fixtures  build every test image into the cache"
@@ -37,16 +36,13 @@ unit: setup
 
 test: setup lint
 	@$(PYTHON) -m fixtures build --all
-	@$(PYTHON) -m pytest -m "not equality"
+	@$(PYTHON) -m pytest
 
 bench: setup
 	@$(PYTHON) -m tests.bench
 
 fuzz: setup
 	@$(PYTHON) -m tests.fuzz --cases 20000
-
-equality: setup
-	@$(PYTHON) -m pytest tests/appliance/test_instant_equality.py
 
 torture: setup
 	@$(PYTHON) -m tests.torture --kills 500

@@ -227,14 +227,16 @@ class Builder:
                 self._warn("volume.inactive", f"{path}: the logical volume could not be activated")
                 continue
             yield found, path
-        yield from ((d, d.path) for d in whole if d.dm_uuid.startswith("LDM-"))
+        ldm = [d for d in whole if d.dm_uuid.startswith("LDM-")]
+        yield from ((d, d.path) for d in sorted(ldm, key=_ldm_order))
 
     def _can_hold(self, device: Device) -> bool:
         kind = str(device.row.get("parttype") or "")
         if device.table == "gpt":
             return kind.upper() not in _NO_FILESYSTEM
         if device.table == "msdos":
-            return _hex(kind) not in (*EXTENDED, LDM_MBR)
+            # The kernel makes partitions of what LDM's database says, which no table lists.
+            return _hex(kind) not in (0, *EXTENDED, LDM_MBR)
         return True
 
     def _label(self, device: Device) -> str:
@@ -287,6 +289,11 @@ def _hex(value: object) -> int:
         return int(str(value or "0"), 16)
     except ValueError:
         return 0
+
+
+def _ldm_order(device: Device) -> tuple[bool, str]:
+    """Volumes by name, then the pieces that ldmtool maps for mirrors and RAID 5."""
+    return not device.dm_name.startswith("ldm_vol_"), device.dm_name
 
 
 def _lv_path(row: Mapping[str, str]) -> str:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import fixtures
-from tests.appliance.ways import Asker, Drive, Way, answers_of, launched, scratch
+from tests.appliance.ways import WAYS, Answer, Asker, Drive, Way, answers_of, launched, scratch
 
 pytestmark = [pytest.mark.appliance, pytest.mark.instant]
 
@@ -33,41 +34,49 @@ def fixture_drives(*names: str) -> list[Drive]:
 
 
 def look_around(ask: Asker) -> None:
-    """Everything that lists or inspects, then every filesystem from inside."""
+    """Everything that lists, then every filesystem from inside.
+
+    A call takes 0.2 s and more without KVM, and a listing many seconds: each is made once.
+    """
     ask.learn_arrays()
+    devices, partitions = ask("list_devices"), ask("list_partitions")
+    filesystems, arrays = ask("list_filesystems"), ask("list_md_devices")
     for name in (
-        *("list_devices", "list_partitions", "list_filesystems", "list_md_devices"),
         *("list_dm_devices", "list_ldm_volumes", "list_ldm_partitions", "list_disk_labels"),
         *("lvs", "vgs", "pvs", "lvs_full", "vgs_full", "pvs_full"),
     ):
         ask(name)
-    for device in ask.handle.list_devices():
-        look_at_device(ask, device)
-    for md in sorted(ask.handle.list_md_devices(), key=ask.rename):
+    for device in devices:
+        for name in ("blockdev_getsize64", "blockdev_getss", "blockdev_getro"):
+            ask(name, device)
+    if partitions:
+        look_at_table(ask, partitions[0].rstrip("0123456789"))
+    for md in sorted(arrays, key=ask.rename):
         ask("md_detail", md)
-        ask.note("md_stat", len(ask.quietly("md_stat", md)))
-    filesystems = ask.handle.list_filesystems()
-    for root in sorted(ask("inspect_os")):
-        look_at_guest(ask, root)
+        ask("md_stat", md)
     for mountable, kind in sorted(filesystems.items(), key=ask.rename):
         look_at_filesystem(ask, mountable, kind)
 
 
-def look_at_device(ask: Asker, device: str) -> None:
-    for name in ("blockdev_getsize64", "blockdev_getss", "blockdev_getro"):
-        ask(name, device)
+def look_at_table(ask: Asker, device: str) -> None:
+    """The table itself, and its last partition."""
+    names = ["part_get_bootable", "part_get_mbr_id"]
     if ask("part_get_parttype", device) == "gpt":  # for another table sgdisk invents one
         ask("part_get_disk_guid", device)
-    ask("part_list", device)
-    rows = ask.answers[-1][2]
+        names = ["part_get_bootable", "part_get_name", "part_get_gpt_type"]
+    rows = ask("part_list", device)
     for row in rows[-1:] if isinstance(rows, list) else []:
-        for name in ("part_get_bootable", "part_get_name", "part_get_gpt_type", "part_get_mbr_id"):
+        for name in names:
             ask(name, device, row["part_num"])
 
 
-def look_at_guest(ask: Asker, root: str) -> None:
-    for name in ("distro", "arch", "product_name", "hostname", "mountpoints", "osinfo"):
-        ask(f"inspect_get_{name}", root)
+def inspect(ask: Asker) -> None:
+    """What inspection finds, then all the rest; 5 s and more for each guest."""
+    ask.learn_arrays()
+    for root in sorted(ask("inspect_os"), key=ask.rename):
+        for name in ("distro", "arch", "product_name", "hostname", "mountpoints", "osinfo"):
+            ask(f"inspect_get_{name}", root)
+    look_around(ask)
 
 
 def look_at_filesystem(ask: Asker, mountable: str, kind: str) -> None:
@@ -96,8 +105,8 @@ def listed(ask: Asker, folder: str) -> list[str]:
 
 def open_luks(ask: Asker) -> None:
     """Every LUKS container with the right key, then all of it; a wrong key fails alike."""
-    for device, kind in ask("list_filesystems").items():
-        if kind != "crypto_LUKS":
+    for device in [*ask("list_partitions"), *ask("lvs")]:
+        if ask("vfs_type", device) != "crypto_LUKS":
             continue
         ask("cryptsetup_open", device, "not the key", "wrong")
         ask("luks_uuid", device)
@@ -107,7 +116,7 @@ def open_luks(ask: Asker) -> None:
     look_around(ask)
 
 
-# --- what is written ---------------------------------------------------------------------------
+# --- what is compared --------------------------------------------------------------------------
 
 
 # Given out by the kernel in the order in which drivers and devices came up.
@@ -115,58 +124,65 @@ NUMBERS = ("st_dev", "fsid", "lv_kernel_major", "lv_kernel_minor")
 
 
 def no_numbers(answer: Any) -> Any:
-    """The answer without the kernel's dynamic device numbers, and errors without device names."""
+    """The answer without the kernel's dynamic device numbers."""
     if isinstance(answer, dict):
-        return {
-            key: no_numbers(value)
-            for key, value in answer.items()
-            if key not in NUMBERS and not key.startswith("device_dev_")  # md_detail's members
-        }
-    if isinstance(answer, list):
-        return [no_numbers(value) for value in answer]
-    if isinstance(answer, str):
-        # In a stock appliance the device in parted's message is one further on whenever the
-        # appliance's root was found before it.
-        return re.sub(r"parted: /dev/sd[a-z]+: parted.*", "parted", answer)
-    return answer
+        return {key: no_numbers(value) for key, value in answer.items() if key not in NUMBERS}
+    return [no_numbers(value) for value in answer] if isinstance(answer, list) else answer
 
 
-def no_uuids(answer: Any) -> Any:
-    """The answer with every identifier that a tool invented replaced by its shape."""
-    if isinstance(answer, dict):
-        return {key: no_uuids(value) for key, value in answer.items() if "uuid" not in key}
-    if isinstance(answer, list):
-        return [no_uuids(value) for value in answer]
-    if isinstance(answer, str):
-        return re.sub(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}", "UUID", answer)
-    return answer
+# --- what is written ---------------------------------------------------------------------------
 
 
 def write_all(ask: Asker) -> None:
     """Partition, format, LVM, MD, LUKS, btrfs and discard on six blank disks."""
-    ask("part_init", "/dev/sda", "gpt")
+    write_filesystems(ask, "/dev/sda")
+    write_volumes(ask, "/dev/sdb", "/dev/sdc")
+    ask("md_create", "mirror", ["/dev/sdd", "/dev/sde"], level="raid1")
+    ask("list_md_devices")
+    ask("mkfs", "ext4", "/dev/md127")
+    ask("luks_format", "/dev/sdf", PASSPHRASE, 0)
+    ask("cryptsetup_open", "/dev/sdf", PASSPHRASE, "secret")
+    ask("mkfs", "ext4", "/dev/mapper/secret")
+    ask("mount", "/dev/mapper/secret", "/")
+    ask("write", "/inside", b"secret")
+    ask("umount_all")
+    ask("cryptsetup_close", "/dev/mapper/secret")
+    for name in ("list_filesystems", "list_partitions", "list_dm_devices"):
+        ask(name)
+
+
+def write_filesystems(ask: Asker, disk: str) -> None:
+    """One of each kind on a partition of its own; then all is discarded."""
+    ask("part_init", disk, "gpt")
     for number, kind in enumerate(("ext4", "xfs", "vfat", "ntfs", "btrfs"), 1):
         start = 2048 + (number - 1) * 600_000
-        ask("part_add", "/dev/sda", "p", start, start + 599_999)
-        ask("mkfs", kind, f"/dev/sda{number}")
-        ask("set_label", f"/dev/sda{number}", f"LABEL{number}")
-        ask("mount", f"/dev/sda{number}", "/")
+        ask("part_add", disk, "p", start, start + 599_999)
+        ask("mkfs", kind, f"{disk}{number}")
+        ask("vfs_type", f"{disk}{number}")
+        ask("set_label", f"{disk}{number}", f"LABEL{number}")
+        ask("mount", f"{disk}{number}", "/")
         ask("write", "/hello", b"hello " * 1000)
         ask("mkdir_p", "/a/b")
         ask("checksum", "sha256", "/hello")
         if kind == "btrfs":
             ask("btrfs_subvolume_create", "/sub")
             ask("btrfs_subvolume_snapshot", "/sub", "/snap")
-            ask.note("subvolumes", [r["btrfssubvolume_path"] for r in ask.quietly(
-                "btrfs_subvolume_list", "/")])  # fmt: skip
+            ask("btrfs_subvolume_list", "/")
         if kind in ("ext4", "xfs"):
             ask("fstrim", "/")
         ask("umount_all")
-    ask("mkswap", "/dev/sdb", label="swapped")
-    ask("wipefs", "/dev/sdb")
-    ask("pvcreate", "/dev/sdb")
-    ask("pvcreate", "/dev/sdc")
-    ask("vgcreate", "vg", ["/dev/sdb", "/dev/sdc"])
+    ask("part_list", disk)
+    ask("blkdiscard", disk)
+    ask("blockdev_rereadpt", disk)
+
+
+def write_volumes(ask: Asker, first: str, second: str) -> None:
+    """A volume group over two disks; volumes are made, grown, renamed, removed, switched."""
+    ask("mkswap", first, label="swapped")
+    ask("wipefs", first)
+    ask("pvcreate", first)
+    ask("pvcreate", second)
+    ask("vgcreate", "vg", [first, second])
     ask("lvcreate", "one", "vg", 64)
     ask("lvcreate", "two", "vg", 32)
     ask("mkfs", "ext4", "/dev/vg/one")
@@ -179,20 +195,6 @@ def write_all(ask: Asker) -> None:
     ask("vg_activate_all", False)
     ask("lvs")
     ask("vg_activate_all", True)
-    ask("md_create", "mirror", ["/dev/sdd", "/dev/sde"], level="raid1")
-    ask("list_md_devices")
-    ask("mkfs", "ext4", "/dev/md127")
-    ask("luks_format", "/dev/sdf", PASSPHRASE, 0)
-    ask("cryptsetup_open", "/dev/sdf", PASSPHRASE, "secret")
-    ask("mkfs", "ext4", "/dev/mapper/secret")
-    ask("mount", "/dev/mapper/secret", "/")
-    ask("write", "/inside", b"secret")
-    ask("umount_all")
-    ask("cryptsetup_close", "/dev/mapper/secret")
-    ask("list_filesystems")
-    ask("list_dm_devices")
-    ask("blkdiscard", "/dev/sda")
-    ask("list_partitions")
 
 
 # --- the cases -------------------------------------------------------------------------------
@@ -206,20 +208,18 @@ def blank_disks(folder: Path) -> list[Drive]:
 
 
 def labelled(folder: Path) -> list[Drive]:
-    """Labels, sector sizes, read-only disks and formats."""
-    drives = fixture_drives("gpt", "mbr-logical", "qcow2-chain", "vmdk", "iso9660")
-    options: list[dict[str, Any]] = [{} for _ in drives]
-    options[0] |= {"label": "system"}
-    options[1] |= {"label": "data", "readonly": True}
-    options[-1] |= {"readonly": True}
-    named = [
-        Drive(path=drive.path, format=drive.format, options=extra)
-        for drive, extra in zip(drives, options, strict=True)
-    ]
+    """Labels, which reach the guest as serial numbers; sector sizes, read-only disks, formats."""
+    gpt, mbr, chain, vmdk, iso = fixture_drives(
+        "gpt", "mbr-logical", "qcow2-chain", "vmdk", "iso9660"
+    )
     return [
-        *named,
+        replace(gpt, options={"label": "system"}),
+        replace(mbr, options={"label": "data", "readonly": True}),
+        chain,
+        replace(vmdk, copied=True),
+        replace(iso, options={"readonly": True}),
         scratch(folder, "4k", 64 * MIB, blocksize=4096, label="fourk"),
-        scratch(folder, "plain", 64 * MIB, cachemode="unsafe"),
+        replace(scratch(folder, "plain", 64 * MIB, cachemode="unsafe"), copied=True),
     ]
 
 
@@ -230,19 +230,27 @@ def many(folder: Path) -> list[Drive]:
 
 def sizes(ask: Asker) -> None:
     """What is asked of many disks."""
-    ask("list_filesystems")
     for device in ask("list_devices"):
         ask("blockdev_getsize64", device)
 
 
 def one_member(folder: Path) -> list[Drive]:
-    """A degraded mirror, and LVM on a mirror of which one member is missing."""
-    return [*fixture_drives("md-raid1-degraded"), fixture_drives("md-lvm")[0]]
+    """Degraded mirrors, old and new, a RAID 5 without its last disk, and LVM on half a mirror."""
+    half = [fixture_drives(name)[:1] for name in ("md-raid1-0.90", "md-lvm")]
+    return [
+        *fixture_drives("md-raid1-degraded"),
+        *half[0],
+        *fixture_drives("md-raid5")[:2],
+        *half[1],
+    ]
 
 
 def sectors_of_four_k(ask: Asker) -> None:
     """A disk of 4096-byte sectors is partitioned, formatted and read in both."""
-    device = next(d for d in ask.handle.list_devices() if ask("blockdev_getss", d) == 4096)
+    devices = ask("list_devices")
+    for disk in devices:
+        look_at_table(ask, disk)
+    device = next(disk for disk in devices if ask("blockdev_getss", disk) == 4096)
     ask("part_disk", device, "gpt")
     ask("part_list", device)
     ask("mkfs", "ext4", f"{device}1")
@@ -265,50 +273,65 @@ def of(*names: str) -> Callable[[Path], list[Drive]]:
     return lambda _folder: fixture_drives(*names)
 
 
+# The longest first: two machines run at a time.
 CASES: dict[str, Case] = {
-    "debian-lvm": (of("debian-lvm"), look_around),
     "filesystems": (
-        of("ext4", "xfs", "btrfs", "ntfs", "fat32", "exfat", "squashfs", "swap", "f2fs"),
+        # Inspection is not asked about btrfs-raid1: which of its two disks a UUID in fstab leads to
+        # is up to udev's workers, on a stock appliance too.
+        of(
+            *("ext4", "xfs", "btrfs-raid1", "ntfs", "fat32", "squashfs", "swap", "f2fs", "udf"),
+            *("ufs1", "ext4-unclean", "xfs-unclean", "btrfs-unclean", "lvm-unclean"),
+        ),
         look_around,
     ),
-    "unclean": (of("ext4-unclean", "xfs-unclean", "lvm-unclean", "udf"), look_around),
-    "btrfs-raid1": (of("btrfs-raid1", "btrfs-unclean"), look_around),
-    "lvm": (of("lvm-multi", "lvm-snapshot", "lvm-raid1"), look_around),
-    "lvm-twins": (of("lvm-twins"), look_around),
-    "md": (of("md-raid1", "md-raid1-0.90", "md-raid5", "md-linear", "md-lvm"), look_around),
-    "md-degraded": (one_member, look_around),
-    "luks": (of("luks1", "luks2", "luks2-4k", "lvm-on-luks", "luks-on-lvm"), open_luks),
-    "labels-formats": (labelled, sectors_of_four_k),
-    "many-disks": (many, sizes),
     "writing": (blank_disks, write_all),
+    "labels-formats": (labelled, sectors_of_four_k),
+    "guests": (of("debian-lvm", "btrfs"), inspect),
+    "luks": (of("luks1", "luks2", "luks2-4k", "lvm-on-luks", "luks-on-lvm"), open_luks),
+    "md": (of("md-raid1", "md-raid1-0.90", "md-raid5", "md-lvm"), look_around),
+    "lvm": (of("lvm-multi", "lvm-snapshot", "lvm-raid1"), look_around),
+    "md-degraded": (one_member, look_around),
+    "ldm": (of("ldm"), look_around),
+    "lvm-twins": (of("lvm-twins"), look_around),
+    "many-disks": (many, sizes),
 }
 
-
-# The cases in which each appliance makes identifiers of its own.
-INVENTING = ("labels-formats", "writing")
+Heard = Callable[[str, Way], list[Answer]]
 
 
-# A minute and more each, nearly all of it the stock side: `make equality` runs these as well.
-LONG = ("debian-lvm", "filesystems", "md", "luks", "labels-formats", "writing", "btrfs-raid1")
+@pytest.fixture(scope="module")
+def heard(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Heard]:
+    """What a case heard on an appliance.
+
+    All chosen cases run from the start, two machines at a time: each keeps a core busy, and the
+    stock one for far longer.
+    """
+    chosen = {
+        item.callspec.params.get("name")
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec")
+    }
+    with ThreadPoolExecutor(2) as pool:
+        jobs = {}
+        for name in (name for name in CASES if name in chosen):
+            make, script = CASES[name]
+            folder = tmp_path_factory.mktemp(name)
+            drives = make(folder)
+            for way in WAYS:
+                jobs[name, way] = pool.submit(answers_of, way, drives, folder, script)
+        yield lambda name, way: jobs[name, way].result()
+        pool.shutdown(cancel_futures=True)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=pytest.mark.equality if n in LONG else ()) for n in CASES],
-)
-def test_every_answer_is_the_same(name: str, tmp_path: Path) -> None:
-    make, script = CASES[name]
-    drives = make(tmp_path)
-    with ThreadPoolExecutor(2) as pool:  # one of the two sits in its machine at any time
-        running = [
-            pool.submit(answers_of, way, drives, tmp_path, script) for way in ("instant", "stock")
-        ]
-    instant, stock = (job.result() for job in running)
-    clean = no_uuids if name in INVENTING else (lambda answer: answer)
+@pytest.mark.parametrize("name", CASES)
+def test_every_answer_is_the_same(name: str, heard: Heard) -> None:
+    stock, instant = heard(name, "stock"), heard(name, "instant")
     assert len(stock) > 5
     for ours, theirs in zip(instant, stock, strict=False):
         assert ours[:2] == theirs[:2]
-        assert clean(no_numbers(ours[2])) == clean(no_numbers(theirs[2])), ours[:2]
+        assert no_numbers(ours[2]) == no_numbers(theirs[2]), ours[:2]
     assert len(instant) == len(stock)
 
 
@@ -316,7 +339,7 @@ def test_verbose_and_trace_say_the_same(tmp_path: Path) -> None:
     """The daemon's own lines and the trace of calls; times and addresses left out."""
     drives = fixture_drives("gpt")
 
-    def heard(way: Way) -> list[str]:
+    def said_on(way: Way) -> list[str]:
         with launched(way, drives, tmp_path, verbose=True) as (handle, said):
             del said[:]
             handle.list_filesystems()
@@ -326,6 +349,7 @@ def test_verbose_and_trace_say_the_same(tmp_path: Path) -> None:
         # Its own commands differ in the appliance's root, which is vda here and the last sd there.
         return re.findall(r"guestfsd: <= \w+|list_filesystems = .*?\]", text)
 
-    instant, stock = heard("instant"), heard("stock")
+    with ThreadPoolExecutor(2) as pool:
+        stock, instant = pool.map(said_on, WAYS)
     assert any("guestfsd: <= mount_ro" in line for line in instant)
     assert instant == stock

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,15 +15,26 @@ from imgtools.appliance.probe import kvm_works
 from imgtools.config import load
 
 Way = Literal["instant", "stock"]
+WAYS: tuple[Way, ...] = ("stock", "instant")
+Answer = tuple[str, str, Any]
+"""The call, its arguments, and what it answered."""
+# Where the kernel's names of disks stand in answers.
+DISK = re.compile(r"(/dev/)(sd[a-z]+)")
+MEMBER = re.compile(r"(device_dev_)(sd[a-z]+)")
+FORGOTTEN = re.compile(r"((?:btrfsvol:|parted: |superblock on )/dev/)(sd[a-z]+)")
 APPLIANCE_EVENTS = 0x10 | 0x20 | 0x40 | 0x80 | 0x200
 
 
 @dataclass(frozen=True, kw_only=True)
 class Drive:
-    """A disk to add: a file, its format, and the options of add_drive_opts."""
+    """A disk to add: a file, its format, and the options of add_drive_opts.
+
+    The guest writes to a qcow2 overlay, or to a copy of the file in its own format.
+    """
 
     path: Path
     format: str = "raw"
+    copied: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -31,19 +43,44 @@ class Asker:
 
     def __init__(self, handle: Any) -> None:
         self.handle = handle
-        self.answers: list[tuple[str, str, Any]] = []
+        self.answers: list[Answer] = []
         # Several arrays get their numbers in the order in which udev's workers happen to finish,
         # on a stock appliance too: /dev/md127 -> /dev/<name of the array>.
         self.arrays: dict[str, str] = {}
+        self.kernel = kernel_names(handle)
 
     def __call__(self, name: str, *args: Any, **options: Any) -> Any:
         try:
             answer = getattr(self.handle, name)(*args, **options)
         except (RuntimeError, UnicodeDecodeError) as error:  # the binding cannot show every name
             answer = f"error: {error}"
+        answer = self.put_right(name, answer)
         shown = repr(args) + (repr(options) if options else "")
         self.answers.append((name, self.rename(shown), self.rename(answer)))
         return answer
+
+    def put_right(self, call: str, answer: Any) -> Any:
+        """Device names of the kernel's turned into libguestfs's, where libguestfs forgets to.
+
+        A stock kernel probes all disks at once and names them as they come, so that these answers
+        differ from one stock launch to the next.  What is sorted by them is sorted anew.
+        """
+        if call in ("pvs_full", "md_stat") and isinstance(answer, list):
+            rows = [{k: self.own(DISK, v) for k, v in row.items()} for row in answer]
+            return sorted(rows, key=repr)
+        if call == "md_detail" and isinstance(answer, dict):  # keys such as device_dev_sda1_role
+            return {self.own(MEMBER, key): self.own(DISK, answer[key]) for key in answer}
+        if isinstance(answer, dict):
+            return {self.own(FORGOTTEN, k): self.own(FORGOTTEN, v) for k, v in answer.items()}
+        if isinstance(answer, list):
+            return [self.own(FORGOTTEN, value) for value in answer]
+        return self.own(FORGOTTEN, answer)
+
+    def own(self, place: re.Pattern[str], value: Any) -> Any:
+        """A string with libguestfs's names at ``place``, whose last group is the kernel's."""
+        if not isinstance(value, str):
+            return value
+        return place.sub(lambda m: m[1] + self.kernel.get(m[2], m[2]), value)
 
     def rename(self, answer: Any) -> Any:
         """The answer with arrays called by name; lists of devices sorted then."""
@@ -64,13 +101,13 @@ class Asker:
             detail = self.handle.md_detail(device)
             self.arrays[device] = f"/dev/<{detail.get('name') or detail['uuid']}>"
 
-    def quietly(self, name: str, *args: Any, **options: Any) -> Any:
-        """A call whose answer differs from launch to launch; it must not fail."""
-        return getattr(self.handle, name)(*args, **options)
 
-    def note(self, what: str, answer: Any) -> None:
-        """Keep something worked out from answers."""
-        self.answers.append((what, "", answer))
+def kernel_names(handle: Any) -> dict[str, str]:
+    """What the kernel calls each disk: sdb -> what libguestfs calls it."""
+    links = handle.debug("sh", ["ls -l /dev/disk/by-path"])
+    found = {int(m[1]): m[2] for m in re.finditer(r"-scsi-0:0:(\d+):0 -> \S*/(sd[a-z]+)\b", links)}
+    own = [name.removeprefix("/dev/") for name in handle.list_devices()]
+    return {found[index]: name for index, name in enumerate(own)}
 
 
 def accelerator() -> str:
@@ -115,10 +152,15 @@ def launched(
             if drive.options.get("readonly"):
                 handle.add_drive_opts(str(drive.path), format=drive.format, **drive.options)
                 continue
-            overlay = folder / f"{way}-{index}.qcow2"
-            make = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", drive.format]
-            subprocess.run([*make, "-b", str(drive.path), str(overlay)], check=True)
-            handle.add_drive_opts(str(overlay), format="qcow2", **drive.options)
+            if drive.copied:
+                image, form = folder / f"{way}-{index}.{drive.format}", drive.format
+                make = ["cp", "--sparse=always", str(drive.path), str(image)]
+            else:
+                image, form = folder / f"{way}-{index}.qcow2", "qcow2"
+                make = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", drive.format]
+                make += ["-b", str(drive.path), str(image)]
+            subprocess.run(make, check=True)
+            handle.add_drive_opts(str(image), format=form, **drive.options)
         handle.launch()
         resumed = "imgtools-instant: resumed" in "".join(said)
         assert resumed == (way == "instant"), "".join(said)
@@ -138,7 +180,7 @@ def scratch(folder: Path, name: str, size: int, **options: Any) -> Drive:
 
 def answers_of(
     way: Way, drives: list[Drive], folder: Path, script: Callable[[Asker], None]
-) -> list[tuple[str, str, Any]]:
+) -> list[Answer]:
     """What the script heard on ``way``."""
     with launched(way, drives, folder) as (handle, _):
         ask = Asker(handle)

@@ -72,7 +72,7 @@ def _device(index: int) -> str:
 
 
 def test_every_filesystem_fixture_is_compared() -> None:
-    others = {"swap", "f2fs", "iso9660", "udf"}
+    others = {"swap", "f2fs", "iso9660", "udf", "ufs1", "ufs2"}
     assert set(fixtures.tagged("filesystem", "whole-disk")) - others <= set(FILESYSTEMS)
 
 
