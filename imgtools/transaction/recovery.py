@@ -175,6 +175,11 @@ def _check(disk: RecordedDisk) -> None:
             "the image may be half changed",
             hint=f"bring the overlay back, or restore the image from a backup and remove {where}",
         )
+    if not image.exists():
+        raise JournalError(
+            f"{image}: a commit was interrupted, and the image is gone",
+            hint=f"bring it back to that place, or remove {where} and {overlay}",
+        )
     if identity_of(image) != disk.identity:
         raise JournalError(
             f"{image}: a commit was interrupted, and the image was replaced since",

@@ -46,6 +46,7 @@ class Transaction:
         self.overlays = [_overlay_path(image, workdir) for image in self._images]
         self._command = command
         self._holds: list[Hold] = []
+        self._extents: list[Hold] = []
         self._stack = contextlib.ExitStack()
         self._committing = False
 
@@ -58,6 +59,7 @@ class Transaction:
                     files += [(path, False) for path in (layer.path, *layer.extents)]
             holds = stack.enter_context(holding(files))
             self._holds = holds[: len(self._images)]
+            self._extents = [hold for hold in holds if hold.path in _opened_by_name(self.disks)]
             space.check_start([overlay.parent for overlay in self.overlays])
             record = self._record("working")
             stack.callback(self._forget, record)
@@ -86,6 +88,8 @@ class Transaction:
             space.check_commit(image, disk.layers[0].format, overlay)
         for hold in self._holds:
             hold.take_exclusive()
+        for hold in self._extents:
+            hold.release()  # qemu opens these with locks of its own
         for overlay in self.overlays:
             sync_file(overlay)
             records.sync_folder(overlay.parent)
@@ -142,6 +146,12 @@ class Transaction:
         for overlay in self.overlays:
             overlay.unlink(missing_ok=True)
         records.remove(record)
+
+
+def _opened_by_name(disks: Sequence[Disk]) -> set[Path]:
+    """The extents of VMDKs, of which qemu takes no node, so that ``locking`` cannot be said."""
+    layers = (disk.layers[0] for disk in disks)
+    return {path for layer in layers if layer.format == "vmdk" for path in layer.extents}
 
 
 def _written(image: Path) -> tuple[int, int] | None:

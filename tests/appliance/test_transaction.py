@@ -75,6 +75,24 @@ def test_every_format_that_qemu_writes(image_format: str, tmp_path: Path) -> Non
         subprocess.run(["qemu-img", "check", "-q", "-f", image_format, image], check=True)
 
 
+@pytest.mark.parametrize("kind", ["monolithicFlat", "twoGbMaxExtentSparse"])
+def test_extents_of_a_vmdk(kind: str, tmp_path: Path) -> None:
+    image = small(tmp_path, "vmdk", "-o", f"subformat={kind}")
+    assert len(list(tmp_path.iterdir())) > 1
+    done = write(image)
+    assert done.code == 0, done.stderr
+    assert content_of(image, "/file") == b"new\n"
+    assert left_beside(image) == []
+
+
+def test_a_qcow2_with_a_data_file(tmp_path: Path) -> None:
+    image = small(tmp_path, "qcow2", "-o", f"data_file={tmp_path / 'data'}")
+    done = write(image)
+    assert done.code == 0, done.stderr
+    assert content_of(image, "/file") == b"new\n"
+    subprocess.run(["qemu-img", "check", "-q", image], check=True)
+
+
 def test_internal_snapshots_stay(tmp_path: Path) -> None:
     image = small(tmp_path, "qcow2")
     assert write(image, "old").code == 0
@@ -492,6 +510,12 @@ def test_a_corrupted_record(damage: bytes, why: str, cut: Cut) -> None:
     check_refused(imgtools("recover", image.parent), why)
     assert digest(image) == before
     assert overlay.exists()
+
+
+def test_a_record_of_an_image_that_is_gone(cut: Cut) -> None:
+    image, record, _ = cut
+    image.rename(image.with_name("elsewhere"))
+    check_refused(imgtools("recover", image.parent), "is gone", str(record))
 
 
 def test_a_record_of_a_replaced_image(cut: Cut) -> None:
