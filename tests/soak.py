@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import os
 import resource
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -53,11 +55,27 @@ def one_launch(number: int, parent: Path) -> tuple[float, list[str]]:
     return seconds, lines
 
 
-def leftovers() -> tuple[set[int], set[str], int]:
-    """Processes of qemu, temporary entries and our own descriptors."""
-    folder = Path(tempfile.gettempdir())
+def leftovers(folder: Path) -> tuple[set[int], set[str], int]:
+    """Processes of qemu that work in ``folder``, what lies there, and our own descriptors."""
+    ours = set()
+    for pid in qemu_processes():
+        with contextlib.suppress(OSError):
+            if os.fsencode(folder) in Path(f"/proc/{pid}/cmdline").read_bytes():
+                ours.add(pid)
     entries = {path.name for path in folder.iterdir() if path.name.startswith("libguestfs")}
-    return qemu_processes(), entries, len(list(Path("/proc/self/fd").iterdir()))
+    return ours, entries, len(list(Path("/proc/self/fd").iterdir()))
+
+
+@contextlib.contextmanager
+def _temporary(folder: str) -> Iterator[None]:
+    before = os.environ.get("LIBGUESTFS_TMPDIR")
+    os.environ["LIBGUESTFS_TMPDIR"] = folder
+    try:
+        yield
+    finally:
+        os.environ.pop("LIBGUESTFS_TMPDIR")
+        if before is not None:
+            os.environ["LIBGUESTFS_TMPDIR"] = before
 
 
 def soak(launches: int, together: int) -> list[str]:
@@ -65,10 +83,11 @@ def soak(launches: int, together: int) -> list[str]:
     seen: list[list[str]] = []
     times: list[float] = []
     faults: list[str] = []
-    with tempfile.TemporaryDirectory(prefix="imgtools-soak-") as name:
+    # A folder of our own, so that other users of libguestfs on this host do not count.
+    with tempfile.TemporaryDirectory(prefix="imgtools-soak-") as name, _temporary(name):
         parent = Path(name)
         one_launch(-1, parent)  # what is loaded once does not count as a leak
-        before, peak = leftovers(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before, peak = leftovers(parent), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         for number in range(launches):
             seconds, identities = one_launch(number, parent)
             seen.append(identities)
@@ -77,10 +96,10 @@ def soak(launches: int, together: int) -> list[str]:
         with ThreadPoolExecutor(together) as pool:
             jobs = [pool.submit(one_launch, launches + i, parent) for i in range(2 * together)]
             seen += [job.result()[1] for job in jobs]
+        after = leftovers(parent)
     for kind, values in zip(NAMES, zip(*seen, strict=True), strict=True):
         twice = [value for value, count in collections.Counter(values).items() if count > 1]
         faults += [f"{kind}: {value} came more than once" for value in twice]
-    after = leftovers()
     faults += [f"qemu processes are left: {after[0] - before[0]}"] if after[0] - before[0] else []
     faults += [f"folders are left: {after[1] - before[1]}"] if after[1] - before[1] else []
     faults += [f"{after[2] - before[2]} descriptors are left"] if after[2] > before[2] else []
