@@ -54,6 +54,7 @@ Examples:
   imgtools inspect -a guest.qcow2
   imgtools df -h -d mydomain
   imgtools cat -a guest.qcow2 /etc/fstab
+  imgtools edit -a guest.qcow2 /etc/fstab
   imgtools doctor
 
 \b
@@ -111,7 +112,7 @@ def _unknown(name: str) -> UsageError:
 )
 @click.version_option(__version__, "-V", "--version", prog_name="imgtools")
 def cli() -> None:
-    """Look inside virtual-machine disk images while the guest is off."""
+    """Look inside virtual-machine disk images while the guest is off, and change them safely."""
 
 
 def main() -> NoReturn:
