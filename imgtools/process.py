@@ -14,9 +14,11 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import IO
 
 from imgtools.errors import MissingToolError, ToolError, ToolTimeoutError
@@ -177,19 +179,24 @@ def _spawned(
     env: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
 ) -> Iterator[subprocess.Popen[bytes]]:
-    child = subprocess.Popen(
-        argv,
-        stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
-        stdout=stdout,
-        stderr=stderr,
-        env={**os.environ, "LC_ALL": "C", **(env or {})},
-        pass_fds=tuple(pass_fds),
-        start_new_session=True,
-    )
+    child = None
     try:
+        # A signal inside Popen would leave a child that runs on: qemu-img makes a file anew after
+        # whoever cleans up has removed it.
+        with signals_later():
+            child = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+                stdout=stdout,
+                stderr=stderr,
+                env={**os.environ, "LC_ALL": "C", **(env or {})},
+                pass_fds=tuple(pass_fds),
+                start_new_session=True,
+            )
         yield child
     except BaseException:
-        _kill_group(child)
+        if child is not None:
+            _kill_group(child)
         raise
 
 
@@ -204,3 +211,32 @@ def _kill_group(child: subprocess.Popen[bytes]) -> None:
 def _read_capped(stream: IO[bytes], limit: int) -> bytes:
     stream.seek(0)
     return stream.read(limit)
+
+
+@contextlib.contextmanager
+def signals_later() -> Iterator[None]:
+    """Hold Ctrl-C, SIGTERM and SIGHUP back until the block is done, then deliver them.
+
+    For what cannot be left half-way: a commit, which takes seconds (its qemu-img, in a session of
+    its own, does not hear the terminal's signals), or a child that nobody would know of.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        heard.append(number)
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        if before[number] is not signal.SIG_IGN:
+            signal.signal(number, note)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, before[number])
+        if heard:
+            os.kill(os.getpid(), heard[0])

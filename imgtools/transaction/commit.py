@@ -7,15 +7,11 @@ hold its locks ourselves (see ``image.hold``), and with every layer's driver spe
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import signal
 import tempfile
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 from imgtools.appliance.overlay import commit_node, overlay_node
 from imgtools.errors import CommitError, ImageError, ToolError
@@ -72,32 +68,3 @@ def _write(disk: Disk, overlay: Path) -> None:
                 "not usable until it is finished",
                 hint=f"mend the cause (disk full?), then: imgtools recover {image}",
             ) from error
-
-
-@contextlib.contextmanager
-def signals_later() -> Iterator[None]:
-    """Hold Ctrl-C, SIGTERM and SIGHUP back until the block is done, then deliver them.
-
-    A commit cannot be left half-way for the asking; it takes seconds.  qemu-img, in a session of
-    its own, does not hear the terminal's signals.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    heard: list[int] = []
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        heard.append(number)
-
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.getsignal(number) for number in numbers}
-    for number in numbers:
-        if before[number] is not signal.SIG_IGN:
-            signal.signal(number, note)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            signal.signal(number, before[number])
-        if heard:
-            os.kill(os.getpid(), heard[0])

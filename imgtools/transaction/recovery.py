@@ -15,9 +15,9 @@ from imgtools.appliance.overlay import chain_node
 from imgtools.errors import ImgtoolsError, InUseError, JournalError, ToolError
 from imgtools.image.hold import hold_for_change, holding
 from imgtools.model import Disk
-from imgtools.process import run
+from imgtools.process import run, signals_later
 from imgtools.transaction import record as records
-from imgtools.transaction.commit import CHECK_TIMEOUT, signals_later, write_all
+from imgtools.transaction.commit import CHECK_TIMEOUT, write_all
 from imgtools.transaction.record import Record, RecordedDisk, identity_of
 
 Action = Literal["finish", "discard", "clean", "busy"]

@@ -14,9 +14,10 @@ from imgtools.errors import CommitError, ReadOnlyError, RefusedError, SpaceError
 from imgtools.image.children import overlays_of
 from imgtools.image.hold import Hold, holding
 from imgtools.model import Disk
+from imgtools.process import signals_later
 from imgtools.transaction import record as records
 from imgtools.transaction import space
-from imgtools.transaction.commit import check_overlay, signals_later, sync_file, write_all
+from imgtools.transaction.commit import check_overlay, sync_file, write_all
 from imgtools.transaction.record import Record, RecordedDisk, hidden_name, identity_of
 
 WRITABLE = ("raw", "qcow2", "qcow", "qed", "vmdk", "vdi", "vpc", "vhdx", "parallels", "luks")
