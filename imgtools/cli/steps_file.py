@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,8 +22,11 @@ KNOWN = (
     *("append-line", "chmod", "chown", "copy-in", "edit", "ln", "mkdir", "mv", "rm", "tar-in"),
     *("touch", "truncate", "write"),
 )
-# How YAML may call the words that stand without an option.
-_PLAIN = ("path", "paths", "file", "files", "args", "target", "link", "to", "dir", "line", "lines")
+# How YAML may call the words that stand without an option, in the order that they are wanted in.
+_PLAIN = (
+    *("mode", "owner", "path", "paths", "file", "files", "args", "target", "link", "to", "dir"),
+    *("line", "lines"),
+)
 
 Located = tuple[str, list[str]]
 """Where a step stands, and its words."""
@@ -31,7 +35,7 @@ Located = tuple[str, list[str]]
 def read_lines(text: bytes, name: str) -> list[Located]:
     """The steps of a file with one a line; ``#`` begins a comment.  Raises UsageError."""
     found = []
-    for number, line in enumerate(text.decode(errors="surrogateescape").splitlines(), 1):
+    for number, line in enumerate(text.decode(errors="surrogateescape").split("\n"), 1):
         where = f"{name}, line {number}"
         try:
             words = shlex.split(line, comments=True)
@@ -59,27 +63,29 @@ def _item(item: Any, where: str) -> Located:
     if not isinstance(item, dict) or len(item) != 1:
         raise UsageError(f"{where}: not one command with its arguments", hint="- rm: /path")
     verb, value = next(iter(item.items()))
-    words = [str(verb)]
-    if isinstance(value, dict):
-        plain: list[str] = []
-        for key, one in value.items():
-            if key in _PLAIN:
-                plain += [_text(part, where) for part in (one if isinstance(one, list) else [one])]
-            elif one is True:
-                words.append(f"--{key}")
-            elif one is not False:
-                parts = one if isinstance(one, list) else [one]
-                words += [f"--{key}={_text(part, where)}" for part in parts]
-        return where, [*words, "--", *plain]
-    values = value if isinstance(value, list) else [value]
-    return where, words + [_text(part, where) for part in values]
+    if not isinstance(value, dict):
+        values = value if isinstance(value, list) else [value]
+        return where, [str(verb), *(_text(part, where) for part in values)]
+    known = {name for one in _command(str(verb), where).params for name in one.opts}
+    words, plain = [str(verb)], {}
+    for key, one in value.items():
+        parts = one if isinstance(one, list) else [one]
+        option, join = (f"-{key}", "") if len(str(key)) == 1 else (f"--{key}", "=")
+        if option not in known and key in _PLAIN:
+            plain[key] = [_text(part, where) for part in parts]
+        elif isinstance(one, bool):
+            words += [option] if one else []
+        else:
+            words += [f"{option}{join}{_text(part, where)}" for part in parts]
+    # A mapping has no order that anybody minds: the target of a link comes before its name.
+    return where, [*words, "--", *(part for key in _PLAIN for part in plain.get(key, ()))]
 
 
 def _text(value: Any, where: str) -> str:
     if isinstance(value, str):
         return value
     # YAML reads 0644 as a number of another base, and yes as a truth.
-    raise UsageError(f"{where}: {value!r} is not text", hint="put it in quotes")
+    raise UsageError(f"{where}: {reprlib.repr(value)} is not text", hint="put it in quotes")
 
 
 def steps_of(lines: Sequence[Located]) -> list[Step]:
@@ -102,21 +108,29 @@ class _Collector(Change):
         return 0
 
 
-def _steps(where: str, words: list[str]) -> Iterator[Step]:
+def _command(verb: str, where: str) -> click.Command:
+    """A writing command without the options that name the guest, which all steps share."""
     from imgtools.cli.main import cli
 
-    verb = words[0].removeprefix("imgtools ")
     if verb not in KNOWN:
         raise UsageError(f"{where}: no such step: {verb}", hint=f"known: {', '.join(KNOWN)}")
     whole = cli.get_command(click.Context(cli), verb)
     assert whole is not None
-    inner = cast("Any", whole.callback).imgtools_step
-    # The command without the options that name the guest, which is the same for all steps.
-    parser = click.Command(verb, params=[p for p in whole.params if p.name not in inner.shared])
+    step = cast("Any", whole.callback).imgtools_step
+    own = [one for one in whole.params if one.name not in step.shared]
+    return click.Command(verb, params=own, callback=step.function)
+
+
+def _steps(where: str, words: list[str]) -> Iterator[Step]:
+    verb = words[0]
+    parser = _command(verb, where)
     collector = _Collector()
     try:
         context = parser.make_context(verb, words[1:])
-        inner.function(change=collector, **context.params)
+        if verb in ("write", "tar-in") and "-" in context.params["args"]:
+            raise UsageError("a step cannot read stdin", hint="name a file")
+        assert parser.callback is not None
+        parser.callback(change=collector, **context.params)
     except click.ClickException as error:
         raise UsageError(f"{where}: {error.format_message()}") from None
     except ImgtoolsError as error:

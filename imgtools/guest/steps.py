@@ -165,7 +165,10 @@ class Edit:
 def _copy_file(guest: GuestFiles, path: bytes, copy: bytes, content: bytes) -> None:
     """A copy of a file with its owner, mode and attributes; an older copy is replaced."""
     found, attributes = guest.stat(path), guest.getxattrs(guest.resolve(path))
-    if guest.try_lstat(copy) is not None:
+    older = guest.try_lstat(copy)
+    if older is not None:
+        if _stat.S_ISDIR(older.mode):
+            raise GuestIsADirectoryError(f"{show(copy)}: is a directory in the guest")
         guest.remove(copy)
     guest.create(copy, [content])
     guest.chown(copy, found.uid, found.gid)
@@ -313,18 +316,22 @@ class Chown:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Touch(_Always):
+class Touch:
     """Set the times of a file to now, or to ``when`` (ns); make it, empty, if it is not there."""
 
     path: bytes
     when_ns: int | None = None
     create: bool = True
 
+    def idle(self, tree: GuestTree) -> bool:
+        """True if it is not there, and is not to be made."""
+        return not self.create and not tree.exists(self.path)
+
     def perform(self, guest: GuestFiles) -> list[Done]:
         """Set both times."""
+        if self.idle(guest):
+            return []
         if not guest.exists(self.path):
-            if not self.create:
-                return []
             guest.create(self.path, [])
             _set_mode(guest, self.path, "0644")
         when = time.time_ns() if self.when_ns is None else self.when_ns
@@ -333,7 +340,7 @@ class Touch(_Always):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Link(_Always):
+class Link:
     """Make ``path`` a symbolic link with the text ``target``, or another name of that file.
 
     ``force`` replaces a file or link at ``path``.
@@ -344,13 +351,19 @@ class Link(_Always):
     symbolic: bool = True
     force: bool = False
 
+    def idle(self, tree: GuestTree) -> bool:
+        """True if an equal symbolic link may be there, and is."""
+        if not self.force or not self.symbolic or _absent(tree, self.path):
+            return False
+        is_link = _stat.S_ISLNK(tree.lstat(self.path).mode)
+        return is_link and tree.readlink(self.path) == self.target
+
     def perform(self, guest: GuestFiles) -> list[Done]:
-        """Make it; an equal link that is there is left."""
+        """Make it."""
+        if self.idle(guest):
+            return []
         found = guest.try_lstat(self.path)
         if found is not None and self.force and not _stat.S_ISDIR(found.mode):
-            is_link = self.symbolic and _stat.S_ISLNK(found.mode)
-            if is_link and guest.readlink(self.path) == self.target:
-                return []
             guest.remove(self.path)
         if self.symbolic:
             guest.symlink(self.path, self.target)

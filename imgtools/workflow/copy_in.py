@@ -92,8 +92,9 @@ def tar_in(archive: Path | BinaryIO, folder: bytes, *, told: Callable[[int], Non
 
 def decompressed(stream: io.BufferedReader) -> BinaryIO:
     """The stream unpacked, by its first bytes; as it is if they are those of no compression."""
-    head = stream.peek(6)[:6]
-    kind = next((name for magic, name in _MAGIC if head.startswith(magic)), "")
+    head = stream.peek(512)
+    is_tar = head[257:262] == b"ustar"  # else a file called "BZh" would make it bzip2
+    kind = next((name for magic, name in _MAGIC if head.startswith(magic) and not is_tar), "")
     if kind == "gzip":
         return cast("BinaryIO", gzip.GzipFile(fileobj=stream))
     if kind == "bzip2":

@@ -5,35 +5,39 @@ Statements, separated by ``;`` and run in order on each line ``$_``:
     s/PATTERN/REPLACEMENT/gimsx     also s{..}{..}, s|..|..|
     y/abc/xyz/  tr/a-z/A-Z/d        characters for characters
     $_ = "TEXT"   $_ .= "TEXT"      set, append; "" deletes the line
-    $_ = "TEXT" . $_                put in front
-    d                               delete the line, as sed has it
+    $_ = "TEXT" . $_   "TEXT$_"     put in front
+    d                               delete the line and go on with the next, as sed has it
     die "MESSAGE"                   give up; the file stays as it is
 
 each with ``if COND`` or ``unless COND`` behind it, or an address of sed's in front of it (``3``,
 ``$`` for the last line, ``/RE/``, ``2,5``, ``/A/,/B/``, ``!``).  A COND is ``/RE/``, ``!/RE/``,
-``$lineno == 3`` (or ``$.``, with ``!= < <= > >=``), joined by ``&&`` and ``||`` from left to right.
-Anything else of Perl is refused.
+``$lineno == 3`` (or ``$.``, with ``!= < <= > >=``), joined by ``&& || ! and or not`` and brackets.
+Anything else of Perl is refused.  Text is bytes, as in virt-edit; ``@`` is no array.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from imgtools.errors import GuestOperationError, UsageError
-from imgtools.guest.editing.patterns import compile_pattern, compile_replacement, literal
+from imgtools.guest.editing.patterns import compile_pattern, compile_replacement
+from imgtools.guest.editing.scanner import Scanner
+from imgtools.guest.editing.transliteration import deleted_and_table
 
 MAX_EXPRESSION = 1 << 16
+_NAMES_ENDINGS = re.compile(rb"\r|\\[rR]|\\x\{?0*[dD]\b|\\015")
 
 
 @dataclass(slots=True)
 class Line:
-    """The line that is worked on, its 1-based number, and whether it is the last."""
+    """The line that is worked on, its 1-based number, whether it is the last, or deleted."""
 
     text: bytes
     number: int
     last: bool
+    deleted: bool = False
 
 
 Condition = Callable[[Line], bool]
@@ -42,20 +46,30 @@ Action = Callable[[Line], None]
 
 @dataclass(slots=True)
 class Program:
-    """A parsed expression.  One program edits one file (ranges have a state)."""
+    """A parsed expression.  One program edits one file (ranges have a state).
+
+    ``endings``: it names a carriage return, and so wants to see line endings as they are.
+    """
 
     statements: list[tuple[Condition, Action]] = field(default_factory=list)
+    endings: bool = False
 
-    def run(self, lines: Sequence[bytes]) -> list[bytes]:
-        """The lines after the program; a line that became empty is gone."""
-        result = []
-        for number, text in enumerate(lines, 1):
-            line = Line(text=text, number=number, last=number == len(lines))
+    def run(self, lines: Iterable[bytes]) -> Iterator[bytes]:
+        """One text for each line: what the program made of it, empty for one that is gone."""
+        source = iter(lines)
+        text = next(source, None)
+        number = 0
+        while text is not None:
+            following = next(source, None)
+            number += 1
+            line = Line(text=text, number=number, last=following is None)
             for condition, action in self.statements:
                 if condition(line):
                     action(line)
-            result.append(line.text)
-        return result
+                    if line.deleted:
+                        break
+            yield line.text
+            text = following
 
 
 def parse(expression: str) -> Program:
@@ -63,14 +77,11 @@ def parse(expression: str) -> Program:
     text = expression.encode("utf-8", errors="surrogateescape")
     if len(text) > MAX_EXPRESSION:
         raise UsageError("-e: the expression is too long")
-    return Program(statements=_Parser(text).program())
+    endings = _NAMES_ENDINGS.search(text) is not None
+    return Program(statements=_Parser(text).program(), endings=endings)
 
 
-class _Parser:
-    def __init__(self, text: bytes) -> None:
-        self._text = text
-        self._at = 0
-
+class _Parser(Scanner):
     def program(self) -> list[tuple[Condition, Action]]:
         statements = []
         while True:
@@ -111,8 +122,8 @@ class _Parser:
         raise self._error("not understood")
 
     def _substitution(self) -> Action:
-        where = f"-e {self._shown()}"
-        pattern_text, delimiter = self._quoted_pair()
+        where = self._where()
+        pattern_text, delimiter = self._pattern()
         replacement_text = self._second(delimiter)
         flags = self._flags("gimsxo")
         pattern = compile_pattern(pattern_text, flags, where)
@@ -125,41 +136,25 @@ class _Parser:
         return act
 
     def _transliteration(self) -> Action:
-        where = f"-e {self._shown()}"
-        source_text, delimiter = self._quoted_pair()
-        source = _characters(source_text, where)
-        target = _characters(self._second(delimiter), where)
-        delete = "d" in self._flags("d")
-        if not delete:
-            target = target or source
-            target += target[-1:] * (len(source) - len(target))
-        table = bytearray(range(256))
-        for old, new in reversed(list(zip(source, target, strict=False))):
-            table[old] = new
-        gone = bytes(set(source[len(target) :]) - set(source[: len(target)])) if delete else b""
+        where = self._where()
+        source, delimiter = self._pattern()
+        target = self._second(delimiter)
+        gone, table = deleted_and_table(source, target, self._flags("d") != "", where)
 
         def act(line: Line) -> None:
-            line.text = line.text.translate(bytes(table), gone)
+            line.text = line.text.translate(table, gone)
 
         return act
 
     def _assignment(self, *, append: bool) -> Action:
-        before, after, kept = b"", b"", append
-        seen = append
+        parts: list[bytes | None] = [None] if append else []
         while True:
-            if self._skip(rb"\$_\b"):
-                if seen:
-                    raise self._error("$_ twice")
-                seen = kept = True
-            elif kept:
-                after += self._string()
-            else:
-                before += self._string()
+            parts += [None] if self._skip(rb"\$_\b") else self._string_parts()
             if not self._skip(rb"\s*\.\s*"):
                 break
 
         def act(line: Line) -> None:
-            line.text = before + (line.text if kept else b"") + after
+            line.text = b"".join(line.text if part is None else part for part in parts)
 
         return act
 
@@ -182,10 +177,11 @@ class _Parser:
             return None
         result = first
         if self._skip(rb"\s*,\s*"):
-            last = self._line_address()
-            if last is None:
+            end = int(number) if (number := self._skip(rb"\d+")) else None
+            last = self._line_address() if end is None else None
+            if end is None and last is None:
                 raise self._error("expected the end of the range")
-            result = _range(first, last)
+            result = _range(first, last, end)
         if self._skip(rb"\s*!"):
             result = _negated(result)
         self._skip(rb"\s*")
@@ -193,25 +189,33 @@ class _Parser:
 
     def _line_address(self) -> Condition | None:
         if number := self._skip(rb"\d+"):
-            wanted = int(number)
-            return lambda line: line.number == wanted
+            return self._number(number)
         if self._skip(rb"\$(?=[\s,!dsyt])"):
             return lambda line: line.last
         if self._text[self._at : self._at + 1] == b"/":
             return self._match(address=True)
         return None
 
-    def _condition(self) -> Condition:
-        result = self._term()
-        while operator := self._skip(rb"\s*(?:&&|\|\||and\b|or\b)\s*"):
-            other = self._term()
-            join = _both if operator.strip() in (b"&&", b"and") else _either
-            result = join(result, other)
+    def _condition(self, level: int = 0) -> Condition:
+        """Perl's precedence, from what binds least; ``not`` binds less than ``||``."""
+        if level == len(_JOINS):
+            return self._term()
+        if level == _NOT and self._skip(rb"not\b\s*"):
+            return _negated(self._condition(_NOT))
+        operator, join = _JOINS[level]
+        result = self._condition(level + 1)
+        while self._skip(operator):
+            result = join(result, self._condition(level + 1))
         return result
 
     def _term(self) -> Condition:
-        if self._skip(rb"(?:!|not\b)\s*"):
+        if self._skip(rb"!\s*"):
             return _negated(self._term())
+        if self._skip(rb"\(\s*"):
+            inner = self._condition()
+            if not self._skip(rb"\s*\)"):
+                raise self._error("no closing )")
+            return inner
         if operator := self._skip(rb"\$_\s*(?:=~|!~)\s*m?(?=[^\w\s])"):
             found = self._match()
             return _negated(found) if b"!~" in operator else found
@@ -222,112 +226,22 @@ class _Parser:
         raise self._error("condition not understood")
 
     def _match(self, *, address: bool = False) -> Condition:
-        where = f"-e {self._shown()}"
-        text, _ = self._quoted_pair()
+        where = self._where()
+        text, _ = self._pattern()
         # Behind an address a command follows, so that sed has only one flag there.
         flags = self._skip(rb"[iI]?").decode().lower() if address else self._flags("imsx")
         pattern = compile_pattern(text, flags, where)
         return lambda line: pattern.search(line.text) is not None
 
-    # -- pieces ---------------------------------------------------------------------------------
-
-    def _quoted_pair(self) -> tuple[bytes, bytes]:
-        """A text between delimiters, and the opening one."""
-        opening = self._text[self._at : self._at + 1]
-        self._at += 1
-        return self._until(opening), opening
-
-    def _second(self, opening: bytes) -> bytes:
-        """The second text of s or y: after the first one's delimiter, or in brackets of its own."""
-        if opening in _CLOSING:
-            self._skip(rb"\s*")
-            opening = self._text[self._at : self._at + 1]
-            self._at += 1
-        return self._until(opening)
-
-    def _until(self, opening: bytes) -> bytes:
-        closing = _CLOSING.get(opening, opening)
-        out, depth = bytearray(), 0
-        while self._at < len(self._text):
-            character = self._text[self._at : self._at + 1]
-            self._at += 1
-            if character == b"\\" and self._at < len(self._text):
-                following = self._text[self._at : self._at + 1]
-                self._at += 1
-                # An escaped delimiter is the character itself, but keeps its meaning of a literal.
-                plain = (
-                    following == closing and not following.isalnum() and following in b"/,#@%~!:;="
-                )
-                out += following if plain else b"\\" + following
-                continue
-            if character == closing and depth == 0:
-                return bytes(out)
-            if opening in _CLOSING:
-                depth += (character == opening) - (character == closing)
-            out += character
-        raise self._error(f"no closing {closing.decode(errors='replace')}")
-
-    def _string(self) -> bytes:
-        where = f"-e {self._shown()}"
-        quote = self._text[self._at : self._at + 1]
-        if quote not in (b'"', b"'") or not quote:
-            raise self._error("expected a string in quotes")
-        self._at += 1
-        text = self._until(quote)
-        if quote == b"'":
-            return re.sub(rb"\\([\\'])", rb"\1", text)
-        return literal(text, where)
-
-    def _flags(self, known: str) -> str:
-        flags = self._skip(rb"\w*").decode(errors="replace")
-        # "s/a/b/if ..." does not exist in Perl either: a space is needed.
-        for flag in flags:
-            if flag not in known:
-                raise UsageError(f"-e: the flag {flag} of {self._shown_before()} is not supported")
-        return flags
-
-    def _skip(self, pattern: bytes) -> bytes:
-        found = re.compile(pattern).match(self._text, self._at)
-        if found is None:
-            return b""
-        self._at = found.end()
-        return found[0]
-
-    def _error(self, why: str) -> UsageError:
-        return UsageError(
-            f"-e: {why} at: {self._shown()}",
-            hint='known are s///, y///, d, $_ = "..."; see imgtools edit --help',
-        )
-
-    def _shown(self) -> str:
-        return self._text[self._at : self._at + 40].decode(errors="replace") or "the end"
-
-    def _shown_before(self) -> str:
-        return self._text[max(0, self._at - 30) : self._at].decode(errors="replace")
-
-
-_CLOSING = {b"{": b"}", b"(": b")", b"[": b"]", b"<": b">"}
+    def _number(self, digits: bytes) -> Condition:
+        wanted = int(digits)
+        if wanted == 0:
+            raise self._error("lines are counted from 1, address 0")
+        return lambda line: line.number == wanted
 
 
 def _delete(line: Line) -> None:
-    line.text = b""
-
-
-def _characters(text: bytes, where: str) -> bytes:
-    """The characters that one side of y/// lists, ranges written out."""
-    plain = literal(text, where)
-    out = bytearray()
-    index = 0
-    while index < len(plain):
-        if index + 2 < len(plain) and plain[index + 1 : index + 2] == b"-":
-            if plain[index] > plain[index + 2]:
-                raise UsageError(f"{where}: a range runs backwards")
-            out += bytes(range(plain[index], plain[index + 2] + 1))
-            index += 3
-        else:
-            out.append(plain[index])
-            index += 1
-    return bytes(out)
+    line.text, line.deleted = b"", True
 
 
 def _comparison(text: bytes) -> Condition:
@@ -345,17 +259,25 @@ def _comparison(text: bytes) -> Condition:
     return lambda line: compare[operator](line.number)
 
 
-def _range(first: Condition, last: Condition) -> Condition:
-    """sed's range: from a line that fits the first to the next one that fits the last."""
+def _range(first: Condition, last: Condition | None, end: int | None) -> Condition:
+    """sed's range: from a line that fits the first to the next one that fits the last.
+
+    A range to a line number that has passed already is one line.
+    """
     inside = False
 
     def fits(line: Line) -> bool:
         nonlocal inside
         if inside:
+            if end is not None:
+                inside = line.number < end
+                return line.number <= end
+            assert last is not None
             inside = not last(line)
             return True
-        inside = first(line)
-        return inside
+        fits_first = first(line)
+        inside = fits_first and (end is None or line.number < end)
+        return fits_first
 
     return fits
 
@@ -370,3 +292,12 @@ def _both(one: Condition, other: Condition) -> Condition:
 
 def _either(one: Condition, other: Condition) -> Condition:
     return lambda line: one(line) or other(line)
+
+
+_JOINS = (
+    (rb"\s*or\b\s*", _either),
+    (rb"\s*and\b\s*", _both),
+    (rb"\s*\|\|\s*", _either),
+    (rb"\s*&&\s*", _both),
+)
+_NOT = 2

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+from collections import deque
+from collections.abc import Iterator
+
 from imgtools.errors import GuestOperationError
 from imgtools.guest.editing.expression import Program
 
@@ -22,28 +26,25 @@ def edit_lines(content: bytes, program: Program) -> bytes:
     r"""Run ``program`` on every line.
 
     A line that ended in ``\r\n`` is shown to the program with ``\n`` alone, so that ``$`` means its
-    end, and gets its ending back.
+    end, and gets its ending back; unless the program is about ``\r`` itself.
     """
-    lines = _split(content)
-    dos = [line.endswith(b"\r\n") for line in lines]
-    shown = [line[:-2] + b"\n" if ends else line for line, ends in zip(lines, dos, strict=True)]
-    edited = program.run(shown)
-    return b"".join(
-        text.replace(b"\n", b"\r\n") if ends else text
-        for text, ends in zip(edited, dos, strict=True)
-    )
+    dos: deque[bool] = deque()
+
+    def shown() -> Iterator[bytes]:
+        for line in io.BytesIO(content):
+            ends = line.endswith(b"\r\n") and not program.endings
+            dos.append(ends)
+            yield line[:-2] + b"\n" if ends else line
+
+    out = io.BytesIO()
+    for text in program.run(shown()):
+        out.write(text.replace(b"\n", b"\r\n") if dos.popleft() else text)
+    return out.getvalue()
 
 
 def restore_endings(before: bytes, after: bytes) -> bytes:
     r"""What an editor left, with ``\r\n`` again if every line of the original ended so."""
-    lines = _split(before)
-    whole = [line for line in lines if line.endswith(b"\n")]
-    if whole and all(line.endswith(b"\r\n") for line in whole) and b"\r" not in after:
+    count = before.count(b"\n")
+    if count and count == before.count(b"\r\n") and b"\r" not in after:
         return after.replace(b"\n", b"\r\n")
     return after
-
-
-def _split(content: bytes) -> list[bytes]:
-    parts = content.split(b"\n")
-    lines = [part + b"\n" for part in parts[:-1]]
-    return [*lines, parts[-1]] if parts[-1] else lines
