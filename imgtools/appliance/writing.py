@@ -134,7 +134,13 @@ class ApplianceWriter(ApplianceTree):
         outside any root and would follow links that were there before.
         """
         inner = self._inner(path)
-        self._appliance.unpack(archive, inner)
+        try:
+            self._appliance.unpack(archive, inner)
+        except CallError as error:
+            # libguestfs: "tar_in: ...: DIRECTORY: tar: why<LF>tar: Error is not recoverable<LF>..."
+            why = error.message.partition(": tar: ")[2] or error.message
+            line = why.replace("\\x0a", "\n").partition("\n")[0]
+            raise GuestOperationError(f"the archive cannot be unpacked: {line}") from error
 
     def _do(self, path: bytes, act: Callable[[Library, bytes], int]) -> int:
         inner = self._inner(path)

@@ -16,7 +16,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from imgtools.errors import GuestIsADirectoryError, GuestNotADirectoryError, ImgtoolsError
+from imgtools.errors import (
+    GuestIsADirectoryError,
+    GuestNotADirectoryError,
+    GuestOperationError,
+    ImgtoolsError,
+)
 from imgtools.guest.owners import parse_owner
 from imgtools.guest.steps import Done
 from imgtools.guest.tree import GuestTree, show
@@ -24,6 +29,7 @@ from imgtools.guest.writing import GuestFiles
 from imgtools.model import Stat
 
 CHUNK = 1 << 20
+_PATIENCE = 5.0  # seconds
 
 Archive = Callable[[tuple[int | None, int | None]], AbstractContextManager[BinaryIO]]
 """Opens the tar stream; it is told the owner that all files are to have, None for their own."""
@@ -70,33 +76,51 @@ def _require_directory(path: bytes, found: Stat) -> None:
 def _pump(guest: GuestFiles, stage: bytes, stream: BinaryIO, told: Callable[[int], None]) -> None:
     """Hand the stream to libguestfs, which reads a pipe of ours."""
     reading, writing = os.pipe()
-    failure: list[BaseException] = []
+    source = _Source(stream, writing, told)
+    thread = threading.Thread(target=source.copy, name="imgtools-archive", daemon=True)
+    thread.start()
+    refused: GuestOperationError | None = None
+    try:
+        guest.unpack(stage, reading)
+    except GuestOperationError as error:
+        refused = error
+    finally:
+        os.close(reading)
+        # Whoever gives us the archive may be silent for ever.
+        thread.join(None if refused is None else _PATIENCE)
+    if source.failure is not None:
+        raise source.failure
+    if refused is not None:
+        raise refused
+    if source.count == 0:
+        raise ImgtoolsError("the archive is empty: not even its end is there")
 
-    def copy() -> None:
+
+class _Source:
+    """Copies a stream into a pipe; a failure is kept for the thread that waits."""
+
+    def __init__(self, stream: BinaryIO, pipe: int, told: Callable[[int], None]) -> None:
+        self._stream = stream
+        self._pipe = pipe
+        self._told = told
+        self.count = 0
+        self.failure: ImgtoolsError | None = None
+
+    def copy(self) -> None:
         try:
-            with open(writing, "wb", buffering=0) as sink:  # noqa: PTH123 (a descriptor)
-                while piece := stream.read(CHUNK):
+            with open(self._pipe, "wb", buffering=0) as sink:  # noqa: PTH123 (a descriptor)
+                while piece := self._stream.read(CHUNK):
                     view = memoryview(piece)
                     while view:
                         view = view[sink.write(view) :]
-                    told(len(piece))
+                    self.count += len(piece)
+                    self._told(len(piece))
         except BrokenPipeError:
             pass  # whoever stopped reading says why
-        except BaseException as error:  # noqa: BLE001 (raised again below)
-            failure.append(error)
-
-    thread = threading.Thread(target=copy, name="imgtools-archive", daemon=True)
-    thread.start()
-    try:
-        guest.unpack(stage, reading)
-    finally:
-        os.close(reading)
-        thread.join()
-    if failure:
-        error = failure[0]
-        if isinstance(error, ImgtoolsError):
-            raise error
-        raise ImgtoolsError(f"the archive cannot be read: {error}") from error
+        except ImgtoolsError as error:
+            self.failure = error
+        except Exception as error:  # noqa: BLE001 (a decompressor's own errors have no base)
+            self.failure = ImgtoolsError(f"the archive cannot be read: {error}")
 
 
 def _merge(guest: GuestFiles, stage: bytes, target: bytes) -> Iterator[Done]:

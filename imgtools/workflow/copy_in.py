@@ -66,7 +66,8 @@ def _tar(places: Sequence[tuple[Path, str]], numbers: tuple[int | None, int | No
     # Not our own access times and process number, so that the same files give the same stream.
     words += ["--xattrs", "--acls", "--selinux", "--pax-option=delete=atime,delete=ctime"]
     named = zip(("owner", "group"), numbers, strict=True)
-    words += [f"--{kind}=+{number}" for kind, number in named if number is not None]
+    # NAME:ID without a name; tar takes "+ID" for root.
+    words += [f"--{kind}=:{number}" for kind, number in named if number is not None]
     for folder, name in places:
         words += [f"--directory={folder.absolute()}", f"./{name}"]
     return words
