@@ -34,7 +34,7 @@ def state(image: Path) -> tuple[str, int, list[str]]:
     """The image's content and time, and what lies beside it: all that may not change."""
     with image.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return digest, image.stat().st_mtime_ns, sorted(os.listdir(image.parent))
+    return digest, image.stat().st_mtime_ns, sorted(path.name for path in image.parent.iterdir())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
