@@ -165,7 +165,7 @@ def _print(result: Result, how: How) -> None:
         if how.diff and shown.diff is None and "content" in shown.change.differences:
             print("  (binary or too large for a text diff)")
     if not result.changes:
-        tell("the files are the same after all")
+        tell("no file differs (times of folders do not count)")
     if not result.committed:
         tell("dry run: the image is as it was")
 
@@ -207,10 +207,12 @@ def _print_json(command: str, result: Result, how: How) -> None:
 
 
 def _side(stat: Any) -> dict[str, Any] | None:
+    from imgtools.cli.listing import type_letter
+
     if stat is None:
         return None
     return {
-        "type": stat.kind,
+        "type": type_letter(stat),
         "mode": _mode(stat),
         "uid": stat.uid,
         "gid": stat.gid,

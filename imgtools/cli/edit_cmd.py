@@ -11,7 +11,7 @@ from imgtools.cli.changing import Change, change_options, guest_path, need
 from imgtools.cli.render import safe_text
 from imgtools.errors import ImgtoolsError, UsageError
 
-EPILOG = r"""\b
+EPILOG = """\b
 Examples:
   imgtools edit -d mydomain /etc/fstab
   imgtools edit mydomain /etc/passwd -e 's/^root:.*?:/root::/'
@@ -21,11 +21,12 @@ Examples:
 \b
 An expression is run on every line, as in virt-edit; statements are separated by ";":
   s/RE/TEXT/gimsx  y/abc/xyz/  $_ = "TEXT"  $_ .= "TEXT"  d  die "TEXT"
-  each with  if /RE/, unless /RE/, if $lineno == 3  behind it,
+  each with  if /RE/, unless /RE/, if $lineno == 3  behind it (&& || ! and brackets, too),
   or an address as in sed in front of it:  3d  $d  /RE/d  2,5d  /A/,/B/d  /RE/!d
 
-Owner, mode, attributes, labels and line endings stay; a link is followed inside the guest; a
-file that does not change is not written.  $VISUAL or $EDITOR names the editor.
+Owner, mode, attributes, labels and line endings stay (an expression that names \\r sees the endings
+as they are); a link is followed inside the guest; a file that does not change is not written.
+Files of more than 100 MiB, and binary ones, are refused.  $VISUAL or $EDITOR names the editor.
 """
 
 

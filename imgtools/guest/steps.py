@@ -7,6 +7,7 @@ of several steps all must be idle.
 
 from __future__ import annotations
 
+import hashlib
 import stat as _stat
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -157,9 +158,10 @@ class Edit:
         return content
 
     def _edited(self, content: bytes) -> bytes:
-        if content not in self._known:
-            self._known[content] = self.transform(self.path, content)
-        return self._known[content]
+        key = hashlib.sha256(content).digest()  # the content itself may be large
+        if key not in self._known:
+            self._known[key] = self.transform(self.path, content)
+        return self._known[key]
 
 
 def _copy_file(guest: GuestFiles, path: bytes, copy: bytes, content: bytes) -> None:

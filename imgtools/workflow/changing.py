@@ -252,12 +252,15 @@ def _compare(
 def _in_one(planned: Planned, old: Session, new: Session, *, diff: bool) -> Iterator[Shown]:
     """The changes of one filesystem, under the paths that the guest gives them."""
     before, after = _alone(planned, old), _alone(planned, new)
-    for found in compare_trees(before, after, same_filesystem=True):
+    for found in compare_trees(before, after, same_filesystem=True, times=True):
         lines = None
         if diff and (found.kind != "modified" or "content" in found.differences):
             lines = text_diff(before, after, found)
+        # That a file with other content has another time goes without saying.
+        kept = tuple(one for one in found.differences if one != "times") or found.differences
         path = (planned.mountpoint.rstrip(b"/") + found.path).rstrip(b"/") or b"/"
-        yield Shown(change=replace(found, path=path), diff=None if lines is None else tuple(lines))
+        change = replace(found, path=path, differences=kept)
+        yield Shown(change=change, diff=None if lines is None else tuple(lines))
 
 
 def _alone(planned: Planned, session: Session) -> GuestTree:

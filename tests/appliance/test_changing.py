@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -249,7 +251,7 @@ def test_a_step_that_fails_undoes_those_before(
 def test_what_a_change_prints(disk: Path) -> None:
     raw = ("--format", "raw", "-a", disk)
     steps = b"write /etc/motd --content hi\nchmod 0600 /srv/kept\nrm /srv/replaced\n"
-    steps += b"write '/srv/\x1b[31mred' --content x\n"
+    steps += b"write '/srv/\x1b[31mred' --content x\ntouch /etc/hostname /srv\n"
     before = state(disk)
     done = imgtools("apply", "-n", "--diff", *raw, "-", stdin=steps)
     assert done.code == 0
@@ -257,6 +259,7 @@ def test_what_a_change_prints(disk: Path) -> None:
     assert "\x1b" not in done.text
     assert state(disk) == before
     assert done.lines == [
+        "M /etc/hostname  (times)",
         *("A /etc/motd", "--- /dev/null", "+++ b/etc/motd", "@@ -0,0 +1 @@", "+hi"),
         *("A /srv/\\x1b[31mred", "--- /dev/null", "+++ b/srv/\\x1b[31mred", "@@ -0,0 +1 @@", "+x"),
         "M /srv/kept  (mode 0644 -> 0600)",
@@ -265,3 +268,25 @@ def test_what_a_change_prints(disk: Path) -> None:
     quiet = change("chmod", "-q", *raw, "0600", "/srv/kept")
     assert quiet.stdout == b""
     assert stat.S_IMODE(found(disk, "/srv/kept").mode) == 0o600
+
+
+def test_json_says_what_was_done_and_what_differs(disk: Path) -> None:
+    raw = ("--format", "raw", "-a", disk)
+    odd = os.fsdecode(b"/srv/\xff\n")
+    document = json.loads(change("write", "--json", *raw, odd, "--content", "x").stdout)
+    assert (document["schema"], document["version"]) == ("imgtools/write", 1)
+    assert (document["engine"], document["warnings"]) == ("appliance", [])
+    result = document["result"]
+    (done,), (one,) = result.pop("done"), result.pop("changes")
+    assert result == {"committed": True, "dry_run": False}
+    name = {"path": "/srv/\\xff\\x0a", "path_base64": "L3Nydi//Cg=="}
+    assert done == {"verb": "written", **name, "detail": "2 bytes"}
+    after = one.pop("after")
+    assert time.time_ns() - after.pop("mtime_ns") < 600 * 10**9
+    assert after == {"type": "-", "mode": "0644", "uid": 0, "gid": 0, "size": 2}
+    assert one == {"kind": "added", "differences": [], "before": None, "diff": None, **name}
+    none = json.loads(imgtools("rm", "-f", "--json", *raw, "/not/there").stdout)["result"]
+    assert none == {"committed": False, "dry_run": False, "done": [], "changes": []}
+    failed = imgtools("rm", "--json", *raw, "/not-there")
+    assert (failed.code, failed.stdout) == (6, b"")
+    assert json.loads(failed.stderr)["error"]["code"] == "guest.file-not-found"

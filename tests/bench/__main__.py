@@ -16,6 +16,7 @@ from pathlib import Path
 
 import fixtures
 from imgtools.config import Config
+from tests.bench.edits import bare, edit
 from tests.bench.launches import compare
 from tests.bench.measure import Measurement, measure
 
@@ -48,13 +49,29 @@ def main() -> None:
     for ours, theirs in PAIRS:
         mine = _median([IMGTOOLS, *_fill(ours, image)], options.runs)
         peer = _median(_fill(theirs, image), options.peer_runs)
-        print(
-            f"{ours[0]:<14}{mine.seconds:>8.2f} s{mine.peak / 2**20:>6.0f} MiB   "
-            f"{peer.seconds:>8.2f} s{peer.peak / 2**20:>6.0f} MiB  "
-            f"{peer.seconds / mine.seconds:>5.0f}x",
-            flush=True,
-        )
+        _print(ours[0], mine, peer)
+    if options.image == "debian-lvm":
+        _edits(Path(image), options.runs, options.peer_runs)
     compare(options.launch_runs)
+
+
+def _edits(image: Path, runs: int, peer_runs: int) -> None:
+    """The same edit, each on a scratch overlay of its own."""
+    mine = edit([IMGTOOLS, "edit"], image, runs, _environment())
+    peer = edit(["virt-edit"], image, peer_runs, _environment())
+    _print("edit -e", mine, peer)
+    seconds = bare(image, runs)
+    if seconds is not None:
+        print(f"{'  bare write':<14}{seconds:>8.2f} s   (instant appliance, no transaction)")
+
+
+def _print(name: str, mine: Measurement, peer: Measurement) -> None:
+    print(
+        f"{name:<14}{mine.seconds:>8.2f} s{mine.peak / 2**20:>6.0f} MiB   "
+        f"{peer.seconds:>8.2f} s{peer.peak / 2**20:>6.0f} MiB  "
+        f"{peer.seconds / mine.seconds:>5.0f}x",
+        flush=True,
+    )
 
 
 def _fill(words: list[str], image: str) -> list[str]:

@@ -36,6 +36,7 @@ def test_help_exits_0_and_names_the_environment(
 ) -> None:
     assert run([name, "--help"]) == 0
     shown = capsys.readouterr().out
+    assert "\\b" not in shown  # click's mark for what is not to be wrapped
     if "--engine" in shown:
         assert "IMGTOOLS_ENGINE" in shown
     if "--connect" in shown:
