@@ -468,9 +468,6 @@ class WritableTree(FileTree, Protocol):
     def set_xattr(self, path: bytes, name: bytes, value: bytes) -> None:
         """Set an extended attribute."""
 
-    def remove_xattr(self, path: bytes, name: bytes) -> None:
-        """Remove an extended attribute."""
-
     def unpack(self, path: bytes, archive: int) -> None:
         """Unpack the tar stream of a descriptor into a new, empty directory."""
 

@@ -50,19 +50,18 @@ class Completed:
     stderr: str
 
     def first_error_line(self) -> str:
-        """The first non-empty line of stderr: what later ones follow from."""
-        lines = [line.strip() for line in self.stderr.splitlines() if line.strip()]
-        line = lines[0] if lines else f"exit status {self.returncode}"
-        return line.removeprefix(f"{Path(self.argv[0]).name}: ")
+        """The first non-empty line of stderr, of which later ones follow; as `last_error_line`."""
+        return self._error_line(0)
 
     def last_error_line(self) -> str:
         """The last non-empty line of stderr, without the program's own prefix."""
+        return self._error_line(-1)
+
+    def _error_line(self, index: int) -> str:
         lines = [line.strip() for line in self.stderr.splitlines() if line.strip()]
         if not lines:
             return f"exit status {self.returncode}"
-        line = lines[-1]
-        prefix = f"{Path(self.argv[0]).name}: "
-        return line.removeprefix(prefix)
+        return lines[index].removeprefix(f"{Path(self.argv[0]).name}: ")
 
 
 def find_tool(name: str) -> str:

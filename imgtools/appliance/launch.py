@@ -170,13 +170,9 @@ class Appliance:
 
     def shell(self, script: str, *, what: str = "a look at the disks") -> bytes:
         """Run a shell script inside the appliance and return what it printed (under 4 MiB)."""
-        return self.shell_bytes(os.fsencode(script), what=what)
-
-    def shell_bytes(self, script: bytes, *, what: str = "a change") -> bytes:
-        """`shell` for a script that holds names of the guest, quoted by the caller."""
         from imgtools.appliance.library import string_list
 
-        arguments = string_list([script])
+        arguments = string_list([os.fsencode(script)])
         return self.call(lambda lib: lib.text("debug", b"sh", arguments), what=what)
 
     def unpack(self, archive: int, folder: bytes) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import os
+import shlex
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -115,17 +117,13 @@ class ApplianceWriter(ApplianceTree):
 
         By setfattr: libguestfs's call takes the value as a string, which ends at the first NUL.
         """
-        words = [b"setfattr", b"-h", b"-n", name, b"-v", b"0x" + value.hex().encode(), b"--"]
-        command = b" ".join(_quoted(word) for word in [*words, _SYSROOT + self._inner(path)])
-        complaint = self._appliance.shell_bytes(command + b" 2>&1; exit 0").strip()
+        attribute, inside = os.fsdecode(name), os.fsdecode(_SYSROOT + self._inner(path))
+        words = ["setfattr", "-h", "-n", attribute, "-v", f"0x{value.hex()}", "--", inside]
+        complaint = self._appliance.shell(f"{shlex.join(words)} 2>&1; exit 0").strip()
         if complaint:
             why = complaint.rpartition(b": ")[2].decode(errors="replace")
             shown = path.decode("utf-8", errors="surrogateescape")
             raise GuestOperationError(f"{shown}: attribute {name.decode(errors='replace')}: {why}")
-
-    def remove_xattr(self, path: bytes, name: bytes) -> None:
-        """Remove one extended attribute of ``path`` itself."""
-        self._do(path, lambda lib, inner: lib.status("lremovexattr", name, inner))
 
     def unpack(self, path: bytes, archive: int) -> None:
         """Unpack the tar stream of the descriptor ``archive`` into the directory ``path``.
@@ -169,10 +167,6 @@ _REASONS = {
 
 
 _SYSROOT = b"/sysroot"  # where the appliance mounts what it is asked to (guestfs-internals(1))
-
-
-def _quoted(word: bytes) -> bytes:
-    return b"'" + word.replace(b"'", b"'\\''") + b"'"
 
 
 def _size(count: int) -> Any:

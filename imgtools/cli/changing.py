@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import click
 
-from imgtools.cli.options import DiskArguments, Output, disk_options, mount_option, output_options
+from imgtools.cli.options import (
+    DiskArguments,
+    Output,
+    disk_options,
+    mount_option,
+    output_options,
+    with_options,
+)
 from imgtools.cli.render import finish, print_json, safe_text, tell
 from imgtools.errors import UsageError
 from imgtools.workflow.selection import NO_DISK
@@ -89,9 +96,7 @@ def change_options(function: F) -> F:
         change = Change(disks, output, how, kwargs.pop("mounts"))
         return function(*args, change=change, **kwargs)
 
-    decorated: Any = wrapper
-    for option in reversed(_OPTIONS):
-        decorated = option(decorated)
+    decorated: Any = with_options(_OPTIONS)(wrapper)
     decorated = disk_options()(mount_option(output_options()(decorated)))
     shared = frozenset(option.name for option in decorated.__click_params__)
     decorated.imgtools_step = StepCommand(function, shared)

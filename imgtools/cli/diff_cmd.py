@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import click
 
 from imgtools.cli.options import (
+    ChecksumCommand,
     DiskArguments,
     Output,
     disk_options,
     mount_option,
     output_options,
     second_disk_options,
+    with_options,
 )
 from imgtools.cli.render import finish, safe_text, tell_engine
 from imgtools.errors import EXIT_FINDINGS, EXIT_OK, UsageError
@@ -79,25 +81,9 @@ _FORMATS = [
 ]
 
 
-class _DiffCommand(click.Command):
-    """``--checksum`` takes its value only after ``=``, as in virt-diff."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        bare = ("--checksum", "--checksums")
-        end = args.index("--") if "--" in args else len(args)
-        args = [f"{word}=md5" if word in bare else word for word in args[:end]] + args[end:]
-        return super().parse_args(ctx, args)
-
-
-def _format_options(function: Any) -> Any:
-    for option in reversed(_FORMATS):
-        function = option(function)
-    return function
-
-
 @click.command(
     "diff",
-    cls=_DiffCommand,
+    cls=ChecksumCommand,
     epilog=EPILOG,
     short_help="Compare two guests, or a guest with its past",
     context_settings={"help_option_names": ["--help"]},
@@ -105,7 +91,7 @@ def _format_options(function: Any) -> Any:
 @disk_options()
 @second_disk_options
 @mount_option
-@_format_options
+@with_options(_FORMATS)
 @output_options()
 @click.argument("args", nargs=-1, metavar="[OLD] [NEW]")
 def command(

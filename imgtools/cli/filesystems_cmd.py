@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from imgtools.cli.human import human_size
-from imgtools.cli.options import DiskArguments, Output, disk_options, output_options
+from imgtools.cli.options import DiskArguments, Output, disk_options, output_options, with_options
 from imgtools.cli.render import finish, print_csv, print_json, safe_text, tell_engine
 from imgtools.errors import UsageError
 
@@ -36,12 +36,6 @@ _KINDS = [
 ]
 
 
-def _kind_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed(_KINDS):
-        function = option(function)
-    return function
-
-
 @click.command(
     "filesystems",
     epilog=EPILOG,
@@ -51,7 +45,7 @@ def _kind_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @disk_options()
 @click.option("-l", "--long", "long_", is_flag=True, help="Types, sizes, labels, parents.")
 @click.option("-h", "--human-readable", "human", is_flag=True, help="Sizes like 1.5G.")
-@_kind_options
+@with_options(_KINDS)
 @click.option("--uuid", "--uuids", "uuids", is_flag=True, help="A UUID column with --long.")
 @click.option("--csv", is_flag=True, help="Comma-separated values.")
 @click.option("--no-title", is_flag=True, help="No title line with --long.")

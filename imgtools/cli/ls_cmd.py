@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imgtools.cli.options import DiskArguments, Output, disk_options, mount_option, output_options
+from imgtools.cli.options import (
+    ChecksumCommand,
+    DiskArguments,
+    Output,
+    disk_options,
+    mount_option,
+    output_options,
+    with_options,
+)
 from imgtools.cli.render import finish, print_json, report_failures, safe_text, tell_engine
 from imgtools.errors import UsageError
 from imgtools.workflow.selection import NO_DISK
@@ -63,32 +71,16 @@ _FORMATS = [
 ]
 
 
-class _LsCommand(click.Command):
-    """``--checksum`` takes its value only after ``=``, as in virt-ls; click always takes a word."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        bare = ("--checksum", "--checksums")
-        end = args.index("--") if "--" in args else len(args)
-        args = [f"{word}=md5" if word in bare else word for word in args[:end]] + args[end:]
-        return super().parse_args(ctx, args)
-
-
-def _format_options(function: Any) -> Any:
-    for option in reversed(_FORMATS):
-        function = option(function)
-    return function
-
-
 @click.command(
     "ls",
-    cls=_LsCommand,
+    cls=ChecksumCommand,
     epilog=EPILOG,
     short_help="List files of a guest",
     context_settings={"help_option_names": ["--help"]},
 )
 @disk_options()
 @mount_option
-@_format_options
+@with_options(_FORMATS)
 @output_options()
 @click.argument("args", nargs=-1, metavar="[GUEST] DIR...")
 def command(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
@@ -22,6 +22,7 @@ from imgtools.model import KNOWN_FORMATS, DiskRequest, KeySpec
 from imgtools.workflow.selection import DiskArguments
 
 __all__ = [
+    "ChecksumCommand",
     "DiskArguments",
     "Output",
     "disk_options",
@@ -29,6 +30,7 @@ __all__ = [
     "mount_option",
     "output_options",
     "second_disk_options",
+    "with_options",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -70,6 +72,27 @@ class _OrderedOption(click.Option):
         parsed.process = process
 
 
+class ChecksumCommand(click.Command):
+    """``--checksum`` takes its value only after ``=``, as in virt-ls; click always takes a word."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        bare = ("--checksum", "--checksums")
+        end = args.index("--") if "--" in args else len(args)
+        args = [f"{word}=md5" if word in bare else word for word in args[:end]] + args[end:]
+        return super().parse_args(ctx, args)
+
+
+def with_options(options: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Any]:
+    """Give a command all of ``options``, which its help shows in this order."""
+
+    def decorate(function: Any) -> Any:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
 def disk_options(*, positional: Literal["first", "all", "none"] = "first") -> Callable[[F], F]:
     """Give the command the options that name disks; it receives ``disks: DiskArguments``.
 
@@ -90,10 +113,7 @@ def disk_options(*, positional: Literal["first", "all", "none"] = "first") -> Ca
                 kwargs["args"] = tuple(words)
             return function(*args, disks=parsed, **kwargs)
 
-        decorated: Any = wrapper
-        for option in reversed(_OPTIONS):
-            decorated = option(decorated)
-        return cast("F", decorated)
+        return cast("F", with_options(_OPTIONS)(wrapper))
 
     return decorate
 
@@ -257,10 +277,7 @@ def output_options(*, json: bool = True) -> Callable[[F], F]:
         ]
         if json:
             options.insert(0, click.option("--json", is_flag=True, help="One JSON document."))
-        decorated: Any = wrapper
-        for option in reversed(options):
-            decorated = option(decorated)
-        return cast("F", decorated)
+        return cast("F", with_options(options)(wrapper))
 
     return decorate
 

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from imgtools.cli.options import DiskArguments, Output, disk_options, mount_option, output_options
+from imgtools.cli.options import (
+    DiskArguments,
+    Output,
+    disk_options,
+    mount_option,
+    output_options,
+    with_options,
+)
 from imgtools.cli.render import finish, report_failures, safe_text, tell_engine
 from imgtools.errors import EXIT_FINDINGS, UsageError
 from imgtools.workflow.selection import NO_DISK
@@ -80,12 +87,6 @@ _CONDITIONS = [
 ]
 
 
-def _conditions(function: Any) -> Any:
-    for option in reversed(_CONDITIONS):
-        function = option(function)
-    return function
-
-
 @click.command(
     "search",
     epilog=EPILOG,
@@ -94,7 +95,7 @@ def _conditions(function: Any) -> Any:
 )
 @disk_options()
 @mount_option
-@_conditions
+@with_options(_CONDITIONS)
 @output_options()
 @click.argument("args", nargs=-1, metavar="[GUEST] [DIR...]")
 def command(

@@ -7,6 +7,7 @@ locks do not show: on storage without locks, of other hypervisors, or just being
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from imgtools.domain.connection import open_connection
@@ -19,20 +20,22 @@ SOCKETS = ("/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock")
 URI = "qemu:///system"
 
 
-def running_domain_with(image: Path) -> str | None:
-    """The name of a running domain that has ``image`` as a disk; None if libvirt knows none.
+def running_domain_with(images: Sequence[Path]) -> tuple[Path, str] | None:
+    """The first of ``images`` that a running domain has as a disk, and its name; None if none is.
 
     None as well where no libvirt answers, or its binding is missing.
     """
     if not any(Path(socket).exists() for socket in SOCKETS):
         return None
-    wanted = os.path.realpath(image)
+    wanted = {os.path.realpath(image): image for image in images}
     try:
         with open_connection(URI) as connection:
             for domain in list_domains(connection):
-                paths = [disk.path for disk in domain.disks if disk.path is not None]
-                if domain.active and any(os.path.realpath(path) == wanted for path in paths):
-                    return domain.name
+                if not domain.active:
+                    continue
+                paths = (os.path.realpath(disk.path) for disk in domain.disks if disk.path)
+                if path := next((path for path in paths if path in wanted), None):
+                    return wanted[path], domain.name
     except ImgtoolsError:
         return None
     return None

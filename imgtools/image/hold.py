@@ -19,17 +19,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from imgtools.errors import ImageError, ImageNotFoundError, InUseError, ReadOnlyError
-from imgtools.image.locks import PERMISSION_BASE, UNSHARED_BASE, LockState, state_of
+from imgtools.image.locks import (
+    FLOCK,
+    NO_LOCKS,
+    PERMISSION_BASE,
+    UNSHARED_BASE,
+    LockState,
+    state_of,
+)
 
 OUR_BYTE = 300
 PATIENCE = 2.0
 """Seconds that we wait for others: qemu-img info holds its locks for an instant only."""
 
 _F_OFD_SETLK = 37
-_FLOCK = "hhqqi4x"  # struct flock of 64-bit Linux
 _WRITE, _RESIZE = 1, 3  # indexes into locks.PERMISSIONS
 _LOCK_ERRORS = (errno.EACCES, errno.EAGAIN)
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 class Hold:
@@ -147,11 +152,11 @@ def _lock(fd: int, offset: int, kind: int) -> bool:
     On a file system without locks there is nothing to hold, for qemu either.
     """
     try:
-        fcntl.fcntl(fd, _F_OFD_SETLK, struct.pack(_FLOCK, kind, os.SEEK_SET, offset, 1, 0))
+        fcntl.fcntl(fd, _F_OFD_SETLK, struct.pack(FLOCK, kind, os.SEEK_SET, offset, 1, 0))
     except OSError as error:
         if error.errno in _LOCK_ERRORS:
             return False
-        if error.errno not in _NO_LOCKS:
+        if error.errno not in NO_LOCKS:
             raise
     return True
 

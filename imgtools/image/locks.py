@@ -28,7 +28,9 @@ _CHANGING = frozenset({"write", "write-unchanged", "resize"})
 
 _F_OFD_GETLK = 36
 # struct flock of 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid.
-_FLOCK = "hhqqi4x"
+FLOCK = "hhqqi4x"
+NO_LOCKS = (errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""The errors of a file system that knows no such locks."""
 MAX_PROCESSES = 65536
 
 
@@ -89,14 +91,14 @@ def _locked_bytes(fd: int, base: int) -> tuple[str, ...]:
 
 
 def _would_conflict(fd: int, offset: int) -> bool:
-    request = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0)
+    request = struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0)
     try:
         answer = fcntl.fcntl(fd, _F_OFD_GETLK, request)
     except OSError as error:
-        if error.errno in (errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+        if error.errno in NO_LOCKS:
             return False
         raise
-    return bool(struct.unpack(_FLOCK, answer)[0] != fcntl.F_UNLCK)
+    return bool(struct.unpack(FLOCK, answer)[0] != fcntl.F_UNLCK)
 
 
 def _holders(status: os.stat_result) -> tuple[Holder, ...]:

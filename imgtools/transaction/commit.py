@@ -8,7 +8,6 @@ hold its locks ourselves (see ``image.hold``), and with every layer's driver spe
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from imgtools.appliance.overlay import commit_node, overlay_node
 from imgtools.errors import CommitError, ImageError, ToolError
 from imgtools.model import Disk
 from imgtools.process import run
+from imgtools.transaction.record import sync
 
 COMMIT_TIMEOUT = 24 * 3600.0
 CHECK_TIMEOUT = 3600.0
@@ -37,14 +37,11 @@ def check_overlay(overlay: Path) -> None:
         ) from error
 
 
-def sync_file(path: Path) -> None:
-    """Bring a file to its storage.  Raises ImageError."""
+def sync_overlay(path: Path) -> None:
+    """Bring an overlay and its name to their storage.  Raises ImageError."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        sync(path)
+        sync(path.parent)
     except OSError as error:
         raise ImageError(f"{path}: cannot be brought to its storage: {error.strerror}") from error
 

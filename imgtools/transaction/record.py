@@ -117,7 +117,7 @@ def remove(record: Record) -> None:
             _part(path).unlink()
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
-            sync_folder(path.parent)
+            sync(path.parent)
 
 
 def unfinished_path(image: Path) -> Path:
@@ -141,7 +141,7 @@ def _write(path: Path, value: dict[str, Any]) -> None:
             stream.flush()
             os.fsync(fd)
         part.rename(path)
-        sync_folder(path.parent)
+        sync(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             part.unlink()
@@ -151,9 +151,9 @@ def _write(path: Path, value: dict[str, Any]) -> None:
         ) from error
 
 
-def sync_folder(folder: Path) -> None:
-    """Make renames and removals in ``folder`` durable."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def sync(path: Path) -> None:
+    """Bring a file to its storage, or what was renamed and removed in a folder."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     finally:

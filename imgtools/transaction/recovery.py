@@ -48,11 +48,11 @@ class Interrupted:
 def find_interrupted(image: Path) -> Interrupted | None:
     """What an interrupted change left for ``image``.  Raises JournalError."""
     record = records.find(real(image))
-    if record is None:
-        return None
-    action: Action = _ACTIONS[record.state]
-    if _at_work(record):
-        action = "busy"
+    return None if record is None else _described(record)
+
+
+def _described(record: Record) -> Interrupted:
+    action: Action = "busy" if _at_work(record) else _ACTIONS[record.state]
     return Interrupted(
         images=tuple(disk.image for disk in record.disks),
         action=action,
@@ -100,12 +100,11 @@ def recover(image: Path, resolve: Resolve) -> Interrupted | None:
     that cannot be used, CommitError when the commit stops again.
     """
     path = real(image)
-    found = find_interrupted(path)
-    if found is None:
+    record = records.find(path)
+    if record is None:
         _sweep(path)
         return None
-    record = records.find(path)
-    assert record is not None
+    found = _described(record)
     if record.state == "committing":
         _finish(record, resolve)
     else:

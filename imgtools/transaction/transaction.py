@@ -6,6 +6,7 @@ import contextlib
 import os
 import secrets
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
@@ -17,7 +18,7 @@ from imgtools.model import Disk
 from imgtools.process import signals_later
 from imgtools.transaction import record as records
 from imgtools.transaction import space
-from imgtools.transaction.commit import check_overlay, sync_file, write_all
+from imgtools.transaction.commit import check_overlay, sync_overlay, write_all
 from imgtools.transaction.record import Record, RecordedDisk, hidden_name, identity_of
 
 WRITABLE = ("raw", "qcow2", "qcow", "qed", "vmdk", "vdi", "vpc", "vhdx", "parallels", "luks")
@@ -46,6 +47,7 @@ class Transaction:
                 _refuse_overlays(image)
         self.overlays = [_overlay_path(image, workdir) for image in self._images]
         self._command = command
+        self._record: Record
         self._holds: list[Hold] = []
         self._extents: list[Hold] = []
         self._stack = contextlib.ExitStack()
@@ -61,10 +63,10 @@ class Transaction:
             holds = stack.enter_context(holding(files))
             self._holds = holds[: len(self._images)]
             self._extents = [hold for hold in holds if hold.path in _opened_by_name(self.disks)]
-            space.check_start([overlay.parent for overlay in self.overlays])
-            record = self._record("working")
-            stack.callback(self._forget, record)
-            records.write(record)
+            space.check_start(self.folders)
+            self._record = self._begun()
+            stack.callback(self._forget)
+            records.write(self._record)
             self._stack = stack.pop_all()
         return self
 
@@ -92,19 +94,19 @@ class Transaction:
         for hold in self._extents:
             hold.release()  # qemu opens these with locks of its own
         for overlay in self.overlays:
-            sync_file(overlay)
-            records.sync_folder(overlay.parent)
+            sync_overlay(overlay)
+        committing = replace(self._record, state="committing")
         with signals_later():
             self._committing = True
             try:
-                records.write(self._record("committing"))
+                records.write(committing)
             except SpaceError:
                 self._committing = False
                 raise
             self._write()
             for hold in self._holds:
                 hold.sync()
-            records.finish(self._record("committing"))
+            records.finish(committing)
             self._committing = False
 
     def _write(self) -> None:
@@ -121,9 +123,9 @@ class Transaction:
                 hint="if its format cannot be written, convert it: qemu-img convert -O qcow2",
             ) from error
 
-    def _record(self, state: records.State) -> Record:
+    def _begun(self) -> Record:
         return Record(
-            state=state,
+            state="working",
             command=self._command,
             started=datetime.now(UTC).isoformat(timespec="seconds"),
             disks=tuple(
@@ -140,13 +142,13 @@ class Transaction:
             ),
         )
 
-    def _forget(self, record: Record) -> None:
+    def _forget(self) -> None:
         """Throw the overlays away, unless a commit that stopped half-way still needs them."""
         if self._committing:
             return
         for overlay in self.overlays:
             overlay.unlink(missing_ok=True)
-        records.remove(record)
+        records.remove(self._record)
 
 
 def _opened_by_name(disks: Sequence[Disk]) -> set[Path]:

@@ -22,10 +22,10 @@ from imgtools.guest.steps import Done, Step
 from imgtools.guest.text_diff import text_diff
 from imgtools.guest.tree import GuestTree, Mount
 from imgtools.guest.writing import GuestFiles, Planned, plan_of
-from imgtools.model import Disk, ImageLayer, Notice
+from imgtools.model import Disk, Notice
 from imgtools.transaction.transaction import Transaction
 from imgtools.workflow.files import guest_tree
-from imgtools.workflow.opening import finish_interrupted
+from imgtools.workflow.opening import finish_interrupted, through
 from imgtools.workflow.selection import DiskArguments, Target, resolve, targets
 
 T = TypeVar("T")
@@ -133,11 +133,12 @@ def _refuse_running(target: Target) -> None:
         )
     from imgtools.domain.users import running_domain_with
 
-    for request in target.requests:
-        if request.path is not None and (name := running_domain_with(request.path)):
-            raise InUseError(
-                f"{request.path}: the running domain {name} uses it", hint=f"virsh shutdown {name}"
-            )
+    paths = [request.path for request in target.requests if request.path is not None]
+    if found := running_domain_with(paths):
+        path, name = found
+        raise InUseError(
+            f"{path}: the running domain {name} uses it", hint=f"virsh shutdown {name}"
+        )
 
 
 def _look(
@@ -223,7 +224,7 @@ def _compare(
     Only filesystems that were mounted for writing are looked at; the others are as they were.
     """
     above = [
-        _over(disk, overlay)
+        through(overlay, disk)
         for disk, overlay in zip(transaction.disks, transaction.overlays, strict=True)
     ]
 
@@ -268,10 +269,3 @@ def _alone(planned: Planned, session: Session) -> GuestTree:
     kind = next((one.type for one in filesystems if one.device == planned.device), "")
     tree = session.engine.mount(planned.device)
     return GuestTree([Mount(b"/", planned.device, tree, kind)])
-
-
-def _over(disk: Disk, overlay: Path) -> Disk:
-    layer = ImageLayer(
-        path=overlay, format="qcow2", virtual_size=-(-disk.layers[0].virtual_size // 512) * 512
-    )
-    return replace(disk, layers=(layer, *disk.layers))

@@ -59,9 +59,15 @@ def _whole(request: DiskRequest, *, untrusted: bool) -> Disk:
         return resolve_disk(request, untrusted=untrusted)
     overlay, image_format = pending
     disk = resolve_disk(replace(request, format=image_format), untrusted=untrusted)
+    return replace(through(overlay, disk), request=request, pending=True)
+
+
+def through(overlay: Path, disk: Disk) -> Disk:
+    """``disk`` as it is seen through an overlay that the appliance has written."""
+    # Which rounds up the size of a raw file that ends within a sector.
     size = -(-disk.layers[0].virtual_size // 512) * 512
     top = ImageLayer(path=overlay, format="qcow2", virtual_size=size)
-    return replace(disk, request=request, layers=(top, *disk.layers), pending=True)
+    return replace(disk, layers=(top, *disk.layers))
 
 
 def _refuse_twice(disks: Sequence[Disk]) -> None:

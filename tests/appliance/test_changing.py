@@ -18,7 +18,6 @@ from tests.appliance.scratch import (
     assert_sound,
     change,
     content,
-    copy_of,
     found,
     is_there,
     members,
@@ -31,13 +30,6 @@ from tests.cli import imgtools
 
 pytestmark = pytest.mark.appliance
 Image = Callable[[str], Path]
-
-
-@pytest.fixture
-def disk(image: Image, tmp_path: Path) -> Path:
-    """A raw disk with an MBR and one ext4."""
-    (tmp_path / "disks").mkdir()
-    return copy_of(image("changing"), tmp_path / "disks/disk.img")
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from tests.appliance.scratch import (
     assert_sound,
     change,
     content,
-    copy_of,
     found,
     is_there,
     members,
@@ -33,13 +32,6 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 WHEN = 981173106  # 2001-02-03T04:05:06Z
 ODD = (b"new\nline", b"not-utf8-\xff\xfe", b"-dash", b"quote'\"\\$`*?[", b"\x1b[31mred")
-
-
-@pytest.fixture
-def disk(image: Image, tmp_path: Path) -> Path:
-    """A raw disk with an MBR and one ext4."""
-    (tmp_path / "disks").mkdir()
-    return copy_of(image("changing"), tmp_path / "disks/disk.img")
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from tests.appliance.scratch import (
     assert_sound,
     change,
     content,
-    copy_of,
     found,
     is_there,
     overlay_of,
@@ -27,13 +26,6 @@ from tests.cli import imgtools
 pytestmark = pytest.mark.appliance
 Image = Callable[[str], Path]
 PORT = ("-e", r"s/(port ?=? ?)80/${1}8080/")
-
-
-@pytest.fixture
-def disk(image: Image, tmp_path: Path) -> Path:
-    """A raw disk with an MBR and one ext4."""
-    (tmp_path / "disks").mkdir()
-    return copy_of(image("changing"), tmp_path / "disks/disk.img")
 
 
 def raw(disk: Path) -> tuple[str | Path, ...]:

@@ -128,47 +128,22 @@ def test_no_operating_system_points_at_m(tmp_path: Path) -> None:
 
 
 def test_damage_half_way_goes_on_where_it_stopped(
-    crafted: Path, monkeypatch: pytest.MonkeyPatch
+    crafted: Path, damaged_half_way: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second engine is the first one without its fault: no real one fails on demand."""
     import io
 
-    from imgtools.direct.engine import DirectEngine
-    from imgtools.errors import DamagedError
-    from imgtools.guest import opening
-    from imgtools.guest.tree import GuestTree
     from imgtools.model import DiskRequest
     from imgtools.workflow import resumable
     from imgtools.workflow.cat import cat
     from imgtools.workflow.selection import DiskArguments
 
-    original = GuestTree.open
-    runs = []
-
-    class Failing(io.BytesIO):
-        def read(self, size: int | None = -1) -> bytes:
-            if self.tell() >= 700_000:
-                raise DamagedError("a block is bad")
-            return super().read(min(size or 0, 100_000))
-
-    def faulty(self: GuestTree, path: bytes) -> object:
-        stream = original(self, path)
-        return Failing(stream.read()) if len(runs) == 1 and path == b"/binary" else stream
-
-    def opened(*args: object) -> DirectEngine:
-        runs.append(args)
-        return DirectEngine(*args[:2])  # type: ignore[arg-type]
-
-    monkeypatch.setattr(GuestTree, "open", faulty)
-    monkeypatch.setattr(opening, "_open_direct", opened)
-    monkeypatch.setattr(opening, "_open_appliance", opened)
     for hold_back in (0, 1 << 30):
-        runs.clear()
+        damaged_half_way.clear()
         monkeypatch.setattr(resumable.ResumableWriter.__init__, "__kwdefaults__", {
             "hold_back": hold_back})  # fmt: skip
         sink = io.BytesIO()
         arguments = DiskArguments(disks=(DiskRequest(path=crafted, format="raw"),))
         outcome = cat(arguments, [b"/etc/hostname", b"/binary", b"/etc/hostname"], sink)
-        assert (outcome.result, outcome.reason, len(runs)) == ([], "a block is bad", 2)
+        assert (outcome.result, outcome.reason, len(damaged_half_way)) == ([], "a block is bad", 2)
         expected = b"crafted\n" + bytes(range(256)) * 5000 + b"crafted\n"
         assert hashlib.sha256(sink.getvalue()).digest() == hashlib.sha256(expected).digest()
