@@ -124,6 +124,7 @@ def _sweep(image: Path) -> None:
 
 def _discard(record: Record) -> None:
     with holding([(image, True) for image in record.images if image.exists()]):
+        _require_same(record)
         for disk in record.disks:
             Path(disk.overlay).unlink(missing_ok=True)
         records.remove(record)
@@ -133,6 +134,7 @@ def _finish(record: Record, resolve: Resolve) -> None:
     for disk in record.disks:
         _check(disk)
     with holding([(image, True) for image in record.images]) as holds, signals_later():
+        _require_same(record)
         for hold in holds:
             hold.take_exclusive()
         disks = [resolve(Path(disk.image), disk.format) for disk in record.disks]
@@ -148,6 +150,15 @@ def _finish(record: Record, resolve: Resolve) -> None:
         for overlay in overlays:
             overlay.unlink(missing_ok=True)
         records.remove(record)
+
+
+def _require_same(record: Record) -> None:
+    """Raise InUseError if the record changed before we held the images: somebody was at work."""
+    if records.find(record.images[0]) != record:
+        raise InUseError(
+            f"{record.images[0]}: another imgtools dealt with the interrupted change just now",
+            hint="try again",
+        )
 
 
 def _mend(disk: Disk) -> None:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
-from imgtools.errors import CommitError, ReadOnlyError, RefusedError, SpaceError
+from imgtools.errors import CommitError, InUseError, ReadOnlyError, RefusedError, SpaceError
 from imgtools.image.children import overlays_of
 from imgtools.image.hold import Hold, holding
 from imgtools.model import Disk
@@ -63,12 +63,25 @@ class Transaction:
             holds = stack.enter_context(holding(files))
             self._holds = holds[: len(self._images)]
             self._extents = [hold for hold in holds if hold.path in _opened_by_name(self.disks)]
+            self._refuse_records()
             space.check_start(self.folders)
             self._record = self._begun()
             stack.callback(self._forget)
             records.write(self._record)
             self._stack = stack.pop_all()
         return self
+
+    def _refuse_records(self) -> None:
+        """Now that we hold the images nobody else makes records: none may be overwritten.
+
+        What was interrupted is finished before, but an imgtools may have been killed since then.
+        """
+        for image in self._images:
+            if records.find(image) is not None:
+                raise InUseError(
+                    f"{image}: another change of this image was interrupted just now",
+                    hint="try again: it is finished first",
+                )
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()

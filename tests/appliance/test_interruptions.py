@@ -13,6 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from imgtools.errors import InUseError
+from imgtools.image.chain import resolve_disk
+from imgtools.model import DiskRequest
+from imgtools.transaction.transaction import Transaction
 from tests.appliance.kills import Point, children_of, run_and_kill, wait_gone
 from tests.appliance.small import (
     MIB,
@@ -124,6 +128,20 @@ def test_the_next_write_finishes_the_commit_first(cut: Cut) -> None:
     assert content(image) == b"new\n"
     assert content(image, "/big") == (image.parent / "big").read_bytes()
     assert left_beside(image) == []
+
+
+def test_a_commit_that_is_cut_while_we_wait_is_not_overwritten(cut: Cut) -> None:
+    """An imgtools is killed after we looked for such, and before we hold the image."""
+    image, record, overlay = cut
+    request = DiskRequest(path=image, format="raw")
+    transaction = Transaction([resolve_disk(request, untrusted=False)], command="test")
+    before = record.read_bytes()
+    with pytest.raises(InUseError, match="interrupted just now"), transaction:
+        pass
+    assert record.read_bytes() == before
+    assert overlay.exists()
+    assert imgtools("recover", image).code == 0
+    assert content(image, "/big") == (image.parent / "big").read_bytes()
 
 
 def test_a_vanished_overlay(cut: Cut) -> None:
