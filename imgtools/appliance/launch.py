@@ -21,6 +21,7 @@ from typing import Any, Literal, TypeVar
 from imgtools.appliance import preflight
 from imgtools.appliance.instant import advice, choose
 from imgtools.appliance.instant.hypervisor import MARK
+from imgtools.appliance.instant.short import short_name
 from imgtools.appliance.instant.template import Template, note_failure, note_success
 from imgtools.appliance.library import (
     EVENT_APPLIANCE,
@@ -246,7 +247,6 @@ class Appliance:
             preflight.check_host(self._g.get_hv(), self._g.get_path())
             return
         self._g.set_path(str(self.template.folder))
-        self._g.set_hv(str(self.template.hypervisor))
 
     def _hear(self, _event: int, message: bytes) -> None:
         self.log.append(message)
@@ -278,10 +278,11 @@ class Appliance:
         heard = not (self._g.get_verbose() or self._g.get_trace())
         if self.template is not None and heard:
             self._worker.patience = INSTANT_PATIENCE
-        try:
+        with contextlib.ExitStack() as stack:
+            if self.template is not None:
+                self._g.set_hv(str(stack.enter_context(short_name(self.template.hypervisor))))
+            stack.callback(setattr, self._worker, "patience", None)
             self._worker.call(self._g.launch, timeout=self._config.timeout, what="its start")
-        finally:
-            self._worker.patience = None
         with contextlib.suppress(RuntimeError):  # only the direct backend knows
             self._qemu = self._g.get_pid()
 

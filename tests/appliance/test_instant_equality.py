@@ -142,6 +142,19 @@ def no_numbers(answer: Any) -> Any:
     return [no_numbers(value) for value in answer] if isinstance(answer, list) else answer
 
 
+# In the order of the kernel's names of the disks, which follow from which disk was ready first:
+# libguestfs translates the names, on stock as on instant, and leaves the order.
+UNORDERED = ("pvs", "pvs_full")
+
+
+def comparable(answer: Answer) -> Any:
+    """The answer without what differs between two stock launches."""
+    value = no_numbers(answer[2])
+    if answer[0] in UNORDERED and isinstance(value, list):
+        value = sorted(value, key=repr)
+    return value
+
+
 # --- what is written ---------------------------------------------------------------------------
 
 
@@ -340,7 +353,7 @@ def test_every_answer_is_the_same(name: str, heard: Heard) -> None:
     assert len(stock) > 5
     for ours, theirs in zip(instant, stock, strict=False):
         assert ours[:2] == theirs[:2]
-        assert no_numbers(ours[2]) == no_numbers(theirs[2]), ours[:2]
+        assert comparable(ours) == comparable(theirs), ours[:2]
     assert len(instant) == len(stock)
 
 

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from imgtools.appliance import preflight
 from imgtools.appliance.instant import template
+from imgtools.appliance.instant.short import short_name
 from imgtools.appliance.instant.template import Template
 from imgtools.appliance.library import open_handle
 from imgtools.appliance.probe import kvm_works
@@ -206,11 +207,12 @@ def _record_launch(folder: Path, hv: Path, config: Config, accelerator: str) -> 
     if config.memsize:
         handle.set_memsize(config.memsize)
     handle.set_path(str(folder))
-    handle.set_hv(str(hv))
     handle.set_event_callback(lambda *_: None, 0x10 | 0x20 | 0x200)
     try:
         handle.add_drive_scratch(1 << 20)
-        handle.launch()
+        with short_name(hv) as program:
+            handle.set_hv(str(program))
+            handle.launch()
     except RuntimeError as error:
         words = folder / "words"
         if words.exists():
