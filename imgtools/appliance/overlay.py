@@ -2,41 +2,31 @@
 
 libguestfs's own read-only drives let qemu probe guest bytes: a raw image whose first sector is a
 qcow2 header shows the host file that the header names.  Here each vetted layer becomes a block
-node with an explicit driver, file and backing node (``"backing": null`` at the base), given to
-qemu by ``-blockdev``; the overlay refers to the top node by its name.  What a header says about
-backing files is never read.  Nodes are read-only and opened with ``locking=off``: a running
-guest is not disturbed, nor kept from starting.  Names may hold anything, as JSON has no separators
-to escape.  Option names: qemu's qapi/block-core.json.
+node with everything explicit (see ``imgtools.nodes``), given to qemu by ``-blockdev``; the overlay
+refers to the top node by its name.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import stat
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
+from imgtools import nodes
 from imgtools.appliance.remote import remote_node
 from imgtools.errors import (
     ApplianceSpaceError,
     ImageError,
-    ImageNotFoundError,
     ImageUnreadableError,
     ImageUnsupportedError,
     ToolError,
 )
-from imgtools.model import Disk, ImageLayer
+from imgtools.model import Disk
+from imgtools.nodes import Node, json_name
 from imgtools.process import run
 
 OPEN_TIMEOUT = 60.0
-# Formats whose qemu driver knows the option "backing" (supports_backing in block/*.c).
-_WITH_BACKING = ("qcow2", "qcow", "qed", "vmdk")
-
-Node = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,15 +87,7 @@ def chain_node(disk: Disk, folder: Path, index: int = 0, *, writable: bool = Fal
     """
     if not disk.layers:
         return remote_node(disk, folder)
-    node: Node | None = None
-    for depth, layer in reversed(list(enumerate(disk.layers))):
-        alias = folder / f"disk{index}.layer{depth}"
-        node = _layer_node(layer, node, partial(_json_name, alias=alias))
-        if writable and depth == 0:
-            for part in (node, node["file"], node.get("data-file", {})):
-                part.pop("read-only", None)
-    assert node is not None
-    return node
+    return nodes.chain_node(disk.layers, folder, index, writable=writable)
 
 
 def commit_node(disk: Disk, overlay: Path, folder: Path) -> Node:
@@ -118,50 +100,8 @@ def commit_node(disk: Disk, overlay: Path, folder: Path) -> Node:
 
 def overlay_node(overlay: Path, folder: Path) -> Node:
     """The node of an overlay of ours, without what is below."""
-    name = _json_name(overlay, folder / "overlay")
+    name = json_name(overlay, folder / "overlay")
     return {"driver": "qcow2", "file": {"driver": "file", "filename": name}}
-
-
-def _layer_node(layer: ImageLayer, backing: Node | None, name: Callable[[Path], str]) -> Node:
-    # LUKS on the whole disk is opened in the appliance, with the keys, like any LUKS volume.
-    driver = "raw" if layer.format == "luks" else layer.format
-    if layer.snapshot_table is not None:
-        # qemu loads an internal snapshot only in qemu-img and qemu-nbd, never by -blockdev.
-        raise ImageUnsupportedError(
-            f"{layer.path}: the appliance cannot read an internal snapshot",
-            hint="copy it out first: qemu-img convert -l snapshot.name=NAME -O qcow2 IMAGE COPY",
-        )
-    node: Node = {"driver": driver, "read-only": True, "file": _file_node(layer.path, name)}
-    if driver in _WITH_BACKING:
-        node["backing"] = backing
-    if driver == "qcow2" and layer.extents:
-        node["data-file"] = _file_node(layer.extents[0], name)
-    # The extents of a VMDK have no place in -blockdev's schema: qemu opens them by the names in
-    # the descriptor, which were vetted.
-    return node
-
-
-def _file_node(path: Path, name: Callable[[Path], str]) -> Node:
-    try:
-        is_device = stat.S_ISBLK(path.stat().st_mode)
-    except FileNotFoundError:
-        raise ImageNotFoundError(f"{path}: no such file") from None
-    except OSError as error:
-        raise ImageUnreadableError(f"{path}: {error.strerror}") from error
-    driver = "host_device" if is_device else "file"
-    return {"driver": driver, "filename": name(path), "locking": "off", "read-only": True}
-
-
-def _json_name(path: Path, alias: Path) -> str:
-    """``path`` as JSON can hold it: by a link of ours if its bytes are not UTF-8."""
-    text = str(path)
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        if not alias.is_symlink():
-            alias.symlink_to(path)
-        return str(alias)
-    return text
 
 
 def _probe_size(disk: Disk, node: Node) -> int:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import signal
 import sys
 import traceback
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 
 from imgtools import __version__
+from imgtools.cli.lazy import LazyGroup, ReaderGoneError
 from imgtools.errors import EXIT_FAILED, EXIT_USAGE, ImgtoolsError, UsageError
 
 # Verb -> module; the click command in it is called ``command``.
@@ -31,6 +31,7 @@ COMMANDS = {
     "edit": "imgtools.cli.edit_cmd",
     "filesystems": "imgtools.cli.filesystems_cmd",
     "get-kernel": "imgtools.cli.get_kernel_cmd",
+    "image": "imgtools.cli.image.group",
     "info": "imgtools.cli.info_cmd",
     "inspect": "imgtools.cli.inspect_cmd",
     "ln": "imgtools.cli.ln_cmd",
@@ -64,49 +65,9 @@ binding, 8 refused for safety, 10 findings, 20 warnings under --strict, 128+N si
 """
 
 
-class LazyGroup(click.Group):
-    """Imports a command's module when it is named (or when the group's help is shown)."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
-        return sorted(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        module = COMMANDS.get(cmd_name)
-        if module is None:
-            return None
-        command = importlib.import_module(module).command
-        assert isinstance(command, click.Command)
-        return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in COMMANDS and not ctx.resilient_parsing:
-            raise _unknown(args[0])
-        return super().resolve_command(ctx, args)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError as error:
-            # click would make exit 1 of it.
-            raise _ReaderGoneError from error
-
-
-class _ReaderGoneError(Exception):
-    """Whoever read our output (head, less) has gone."""
-
-
-def _unknown(name: str) -> UsageError:
-    import difflib
-
-    close = difflib.get_close_matches(name.removeprefix("virt-"), COMMANDS, n=3, cutoff=0.6)
-    question = f": did you mean {' or '.join(close)}?" if close else ""
-    return UsageError(f"no such command: {name}{question}", hint="try: imgtools --help")
-
-
 @click.group(
     cls=LazyGroup,
+    modules=COMMANDS,
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
@@ -127,7 +88,7 @@ def run(argv: list[str]) -> int:
             signal.signal(number, _on_terminate)
     try:
         return _invoke(argv)
-    except (BrokenPipeError, _ReaderGoneError):
+    except (BrokenPipeError, ReaderGoneError):
         # Writing the rest would only raise again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE

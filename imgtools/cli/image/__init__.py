@@ -1,0 +1,1 @@
+"""The commands of ``imgtools image``: one module per verb."""

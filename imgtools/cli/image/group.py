@@ -1,0 +1,28 @@
+"""``imgtools image``: everything that is done with image files themselves."""
+
+from __future__ import annotations
+
+import click
+
+from imgtools.cli.lazy import LazyGroup
+
+COMMANDS: dict[str, str] = {
+    "info": "imgtools.cli.info_cmd",
+}
+
+EPILOG = """\b
+Examples:
+  imgtools image info guest.qcow2
+"""
+
+
+@click.group(
+    "image",
+    cls=LazyGroup,
+    modules=COMMANDS,
+    epilog=EPILOG,
+    short_help="Make, convert, resize, check and compare image files",
+    context_settings={"max_content_width": 100},
+)
+def command() -> None:
+    """What qemu-img does, with every format checked first and nothing half-written."""

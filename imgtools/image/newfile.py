@@ -1,0 +1,153 @@
+"""Make an image whole or not at all: in a folder of its own beside the target, then renamed.
+
+The folder ``.NAME.imgtools-partial`` holds the file under its final name, so that formats of
+several files (VMDK extents) have the right names in them.  It is locked (flock) while we live: a
+folder that nobody locks is what a killed run left, and the next run removes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from imgtools.errors import (
+    ImageError,
+    ImageNotFoundError,
+    ImgtoolsError,
+    InUseError,
+    ReadOnlyError,
+    RefusedError,
+)
+
+SUFFIX = ".imgtools-partial"
+_LONGEST = 255  # bytes of a name (Linux, NAME_MAX)
+
+
+def refuse_existing(target: Path, *, force: bool, sources: Iterable[Path] = ()) -> None:
+    """Raise RefusedError if ``target`` exists without ``force``, or is one of ``sources``."""
+    for source in sources:
+        with contextlib.suppress(OSError):
+            if source.samefile(target):
+                raise RefusedError(
+                    f"{target}: is the source, or the source rests on it",
+                    hint="write to another name, and rename it afterwards",
+                )
+    if target.is_dir():
+        raise RefusedError(f"{target}: is a folder", hint="name the new image itself")
+    if os.path.lexists(target) and not force:
+        raise RefusedError(f"{target}: exists already", hint="--force overwrites it")
+
+
+@contextlib.contextmanager
+def new_file(target: Path, *, force: bool = False, sources: Iterable[Path] = ()) -> Iterator[Path]:
+    """A path to write the image ``target`` at; put into place, synced, when the block succeeds.
+
+    Whatever ends the block leaves nothing behind, and an older ``target`` as it was.  Raises
+    RefusedError (see `refuse_existing`), InUseError when another imgtools is making the same file,
+    ReadOnlyError, ImageNotFoundError for a folder that is not there, and ImageError.
+    """
+    refuse_existing(target, force=force, sources=sources)
+    # The file itself is replaced, not a link to it.
+    folder = partial_folder(target)
+    fd = _claim(folder, target)
+    try:
+        yield folder / target.name
+        _put_into_place(folder, target, force=force)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(fd)
+
+
+def partial_folder(target: Path) -> Path:
+    """Where `new_file` makes ``target``."""
+    name = f".{target.name}{SUFFIX}"
+    if len(os.fsencode(name)) > _LONGEST:
+        name = f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()}{SUFFIX}"
+    return target.absolute().parent / name
+
+
+def _claim(folder: Path, target: Path) -> int:
+    """Make the folder and lock it; a dead run's is emptied."""
+    for _ in range(100):
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as error:
+            raise _cannot_write(folder.parent, error) from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(fd), folder.lstat()):
+                    _empty(folder)
+                    return fd
+        except BlockingIOError:
+            os.close(fd)
+            raise InUseError(
+                f"{target}: another imgtools is writing it", hint="wait until it is done"
+            ) from None
+        except OSError as error:
+            os.close(fd)
+            raise _cannot_write(folder, error) from error
+        os.close(fd)  # another run has just removed it: once more
+    raise InUseError(f"{target}: another imgtools is writing it", hint="wait until it is done")
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _cannot_write(folder: Path, error: OSError) -> ImgtoolsError:
+    if isinstance(error, FileNotFoundError):
+        return ImageNotFoundError(f"{folder}: no such folder", hint="make it first: mkdir -p")
+    return ReadOnlyError(
+        f"{folder}: cannot be written: {error.strerror}", hint="write to another folder"
+    )
+
+
+def _put_into_place(folder: Path, target: Path, *, force: bool) -> None:
+    """Sync and rename: the files that ``target`` names first, so that it is never short of one."""
+    try:
+        made = sorted(folder.iterdir(), key=lambda path: path.name == target.name)
+        if not made or made[-1].name != target.name:
+            raise ImageError(f"{target}: was not made")
+        for path in made:
+            _sync(path)
+        for path in made[:-1]:
+            refuse_existing(target.with_name(path.name), force=force)
+        for path in made:
+            _rename(path, target.with_name(path.name), force=force)
+        _sync(target.absolute().parent)
+    except OSError as error:
+        raise ImageError(f"{target}: cannot be written: {error.strerror}") from error
+
+
+def _rename(path: Path, target: Path, *, force: bool) -> None:
+    if not force:
+        try:
+            target.hardlink_to(path)  # unlike a rename never replaces
+        except FileExistsError:
+            raise RefusedError(
+                f"{target}: has just been made by another program", hint="--force overwrites it"
+            ) from None
+        except OSError:  # a file system without hard links
+            refuse_existing(target, force=False)
+        else:
+            return
+    path.replace(target)
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
