@@ -76,6 +76,88 @@ class Shown(Progress):
             print(json.dumps(line), file=sys.stderr, flush=True)
 
 
+class Part:
+    """Progress of a job that knows which part of itself is done; use it in ``with``, and call it.
+
+    ``total``: bytes that the whole stands for, 0 if nobody knows.  JSON lines hold ``part`` (0 to
+    1), ``bytes``, ``total``, ``bytes_per_second`` and ``seconds_left`` (null at the start).
+    """
+
+    def __init__(self, kind: Kind, total: int, *, name: str = "", quiet: bool = False) -> None:
+        self._json = kind == "json"
+        on = kind == "auto" and sys.stderr.isatty() and not quiet
+        self._bar: Bar | None = _make_part_bar() if on else None
+        self._task: Any = None
+        self._total, self._name, self._part = total, name, 0.0
+        self._began = self._last = time.monotonic()
+
+    def __enter__(self) -> Part:
+        if self._bar is not None:
+            self._bar.start()
+            self._task = self._bar.add_task(self._name, total=max(1, self._total))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._tell(always=True)
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, part: float) -> None:
+        """``part`` of the whole is done: from 0.0 to 1.0."""
+        self._part = part
+        self._tell()
+
+    def _tell(self, *, always: bool = False) -> None:
+        now = time.monotonic()
+        if not always and now - self._last < _INTERVAL:
+            return
+        self._last = now
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self._part * max(1, self._total))
+        elif self._json:
+            print(json.dumps(self._line(now)), file=sys.stderr, flush=True)
+
+    def _line(self, now: float) -> dict[str, Any]:
+        done, took = int(self._part * self._total), now - self._began
+        left = took / self._part - took if self._part else None
+        return {
+            "type": "progress",
+            "name": self._name,
+            "part": round(self._part, 4),
+            "bytes": done,
+            "total": self._total,
+            "bytes_per_second": int(done / took) if took else 0,
+            "seconds_left": None if left is None else round(left, 1),
+        }
+
+
+def _make_part_bar() -> Bar:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+
+
 def _make_bar() -> Bar:
     from rich.console import Console
     from rich.progress import (

@@ -1,0 +1,63 @@
+"""Open image files for the verbs of ``imgtools image``: vetted, held, every layer named."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from imgtools.errors import UsageError
+from imgtools.image.hold import holding
+from imgtools.model import Disk, DiskRequest
+from imgtools.workflow.opening import finish_interrupted, resolve_disks
+
+
+@contextlib.contextmanager
+def to_read(requests: Sequence[DiskRequest], *, untrusted: bool) -> Iterator[tuple[Disk, ...]]:
+    """The disks with their chains, which nobody changes while the block lasts.
+
+    An image whose commit was interrupted is read through its overlay, which is whole.  Raises what
+    `imgtools.image.chain.resolve_disk` raises, InUseError naming who writes to a layer, and
+    UsageError for a remote disk.
+    """
+    disks = resolve_disks(requests, untrusted=untrusted)
+    with holding([(path, False) for disk in disks for path in files_of(disk)]):
+        yield disks
+
+
+@contextlib.contextmanager
+def to_change(request: DiskRequest, *, untrusted: bool) -> Iterator[Disk]:
+    """One disk whose active layer is held for a change, and what is below held unchanged.
+
+    An interrupted change is finished or discarded first.  The caller refuses what its change would
+    break (`imgtools.image.children.overlays_of`, a running domain).  Raises as `to_read` does, and
+    what `imgtools.transaction.recovery.recover` raises.
+    """
+
+    if request.path is not None:
+        finish_interrupted(request.path, untrusted=untrusted)
+    (disk,) = resolve_disks([request], untrusted=untrusted)
+    top, *lower = files_of(disk)
+    with holding([(top, True), *((path, False) for path in lower)]):
+        # What was vetted before the lock may have been another file.
+        yield resolve_disks([request], untrusted=untrusted)[0]
+
+
+@contextlib.contextmanager
+def private_folder() -> Iterator[Path]:
+    """A folder for links and secrets, removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="imgtools-") as folder:
+        yield Path(folder)
+
+
+def files_of(disk: Disk) -> list[Path]:
+    """The local files that a disk rests on, the active layer's own first.
+
+    Raises UsageError for a remote disk.
+    """
+    if not disk.layers:
+        raise UsageError(
+            f"{disk.name}: is not a file of this host", hint="copy it here first, or name a file"
+        )
+    return [path for layer in disk.layers for path in (layer.path, *layer.extents)]
