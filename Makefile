@@ -36,7 +36,7 @@ unit: setup
 
 test: setup lint
 	@$(PYTHON) -m fixtures build --all
-	@$(PYTHON) -m pytest
+	@.ci/test
 
 bench: setup
 	@$(PYTHON) -m tests.bench
