@@ -238,7 +238,8 @@ class _Archive:
         for name, value in sorted(tree.getxattrs(member.guest_path).items()):
             if name == SELINUX:
                 if options.selinux:
-                    records[b"RHT.security.selinux"] = value
+                    # SELinux keeps the zero at the end, tar (src/xattrs.c) does not.
+                    records[b"RHT.security.selinux"] = value.rstrip(b"\0")
             elif name in (ACL, DEFAULT_ACL):
                 text = acl_text(value)
                 if options.acls and text is not None:

@@ -92,6 +92,9 @@ def facts(one: tarfile.TarInfo, *, owners: bool = True) -> dict[str, object]:
     }
 
 
+LABEL = "system_u:object_r:bin_t:s0"
+
+
 @as_root
 def test_everything_arrives_as_it_was(disk: Path, source: Path) -> None:
     raw = ("--format", "raw", "-a", disk)
@@ -101,6 +104,7 @@ def test_everything_arrives_as_it_was(disk: Path, source: Path) -> None:
     # a file capability, which tar keeps as an attribute
     capability = bytes.fromhex("0100000200200000000000000000000000000000")
     os.setxattr(source / "run", "security.capability", capability)
+    os.setxattr(source / "run", "security.selinux", LABEL.encode())
     access = bytes.fromhex(
         "0200000001000600ffffffff02000600e903000004000400ffffffff10000600ffffffff20000000ffffffff"
     )
@@ -116,6 +120,7 @@ def test_everything_arrives_as_it_was(disk: Path, source: Path) -> None:
     note = "user.note (8) = 77 69 74 68 00 4e 55 4c "
     assert found(disk, "/srv/deep/source/plain").attributes == (note,)
     assert "SCHILY.xattr.security.capability" in str(arrived["./run"].pax_headers)
+    assert arrived["./run"].pax_headers["RHT.security.selinux"] == LABEL
     for name in ODD:
         member = "./sub/" + name.decode("utf-8", "surrogateescape")
         assert arrived[member].size == len(name)
