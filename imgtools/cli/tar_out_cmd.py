@@ -35,6 +35,7 @@ Examples:
 @click.option("--xattrs", is_flag=True, help="Extended attributes as well.")
 @click.option("--selinux", is_flag=True, help="SELinux labels as well.")
 @click.option("--acls", is_flag=True, help="Access control lists as well.")
+@click.option("-S", "--sparse", is_flag=True, help="Store files with holes without the holes.")
 @click.option(
     "--exclude",
     multiple=True,
@@ -55,6 +56,7 @@ def command(  # noqa: PLR0917 (click gives them by name)
     xattrs: bool,
     selinux: bool,
     acls: bool,
+    sparse: bool,
     exclude: tuple[str, ...],
     force: bool,
     progress: Kind,
@@ -77,6 +79,7 @@ def command(  # noqa: PLR0917 (click gives them by name)
         xattrs=xattrs,
         selinux=selinux,
         acls=acls,
+        sparse=sparse,
         excludes=tuple(os.fsencode(pattern) for pattern in exclude),
         compress=check_compression(compress) if compress else None,
     )

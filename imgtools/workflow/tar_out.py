@@ -8,7 +8,7 @@ import re
 import stat as _stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -30,6 +30,14 @@ from imgtools.workflow.progress import Progress
 from imgtools.workflow.resumable import ResumableWriter
 from imgtools.workflow.selection import DiskArguments, run_selected, select_one
 from imgtools.workflow.tar_records import acl_text, header, padding
+from imgtools.workflow.tar_sparse import (
+    Run,
+    data_runs,
+    may_have_holes,
+    sparse_map,
+    sparse_records,
+    stored_name,
+)
 
 CHUNK = 1 << 20
 RECORD = 10240  # GNU tar's default: the archive's length is a multiple of it
@@ -52,6 +60,7 @@ class TarOptions:
     xattrs: bool = False
     selinux: bool = False
     acls: bool = False
+    sparse: bool = False
     excludes: tuple[bytes, ...] = ()
     compress: str | None = None
 
@@ -183,15 +192,21 @@ class _Archive:
         regular = _stat.S_ISREG(mode) and not linked
         try:
             more = self._attributes(tree, member) if not linked else {}
+            runs = self._runs(tree, member) if regular else None
             stream = tree.open(member.guest_path) if regular else None
         except GuestOperationError as error:
             self.copied.fail(error)
             if member.stat.nlink > 1:
                 self._lost.add(member.path)
             return
+        name, found = _name(member), member.stat
+        if runs is not None:
+            more |= sparse_records(name, found.size)
+            stored = len(sparse_map(runs)) + sum(length for _, length in runs)
+            name, found = stored_name(name), replace(found, size=stored)
         head = header(
-            _name(member),
-            member.stat,
+            name,
+            found,
             target=b"./" + (member.same_as or b"") if linked else member.target,
             hard_link=linked,
             owner=(
@@ -203,27 +218,54 @@ class _Archive:
         self._put(head)
         if stream is not None:
             with stream:
-                self._content(stream, member)
+                self._content(stream, member, runs)
         self.copied.files += 1
 
-    def _content(self, stream: BinaryIO, member: Member) -> None:
-        left = member.stat.size
-        for chunk in self._chunks(stream, member):
-            self._put(chunk)
-            left -= len(chunk)
-            self.copied.size += len(chunk)
-            self._progress.advance(len(chunk))
+    def _runs(self, tree: GuestTree, member: Member) -> list[Run] | None:
+        """Where the data of a file with holes is; None for a file that is stored whole."""
+        if not self._options.sparse or not may_have_holes(member.stat):
+            return None
+        with suppress(EOFError), tree.open(member.guest_path) as stream:
+            runs = data_runs(stream, member.stat.size)
+            return runs if runs != [(0, member.stat.size)] else None
+        return None  # shorter than its size: _content says so
+
+    def _content(self, stream: BinaryIO, member: Member, runs: list[Run] | None) -> None:
+        whole = [(0, member.stat.size)]
+        if runs is not None:
+            self._put(sparse_map(runs))
+        at = left = size = 0
+        for offset, length in runs or whole:
+            size += length
+            readable = not left and self._skip(stream, offset - at)
+            left += self._run(stream, length) if readable else length
+            at = offset + length
         if left:  # zeros, as the header has promised that many bytes
             self.copied.fail(GuestOperationError(f"{show(member.guest_path)}: could not be read"))
         while left:
             count = min(CHUNK, left)
             self._put(bytes(count))
             left -= count
-        self._put(padding(member.stat.size))
+        self._put(padding(size))
 
-    def _chunks(self, stream: BinaryIO, member: Member) -> Iterator[bytes]:
+    def _skip(self, stream: BinaryIO, count: int) -> bool:
+        """Pass over a hole; False if it could not be read."""
+        for chunk in self._chunks(stream, count):
+            count -= len(chunk)
+            self._progress.advance(len(chunk))
+        return not count
+
+    def _run(self, stream: BinaryIO, length: int) -> int:
+        """Copy a run of data; the bytes that could not be read."""
+        for chunk in self._chunks(stream, length):
+            self._put(chunk)
+            length -= len(chunk)
+            self.copied.size += len(chunk)
+            self._progress.advance(len(chunk))
+        return length
+
+    def _chunks(self, stream: BinaryIO, left: int) -> Iterator[bytes]:
         """The content, which ends where it cannot be read."""
-        left = member.stat.size
         with suppress(GuestOperationError):
             while left and (chunk := stream.read(min(CHUNK, left))):
                 yield chunk

@@ -44,6 +44,30 @@ def test_gnu_tar_unpacks_what_the_fixture_holds(name: str, image: Image, tmp_pat
     assert archive.stat().st_size % 10240 == 0
 
 
+@as_root
+def test_holes_are_not_stored(image: Image, tmp_path: Path) -> None:
+    words = ("tar-out", "-a", image("ext4"), "/data", "-")
+    whole, sparse = imgtools(*words), imgtools(*words, "--sparse", "--xattrs")
+    assert (sparse.code, sparse.stderr) == (0, "")
+    assert len(whole.stdout) - len(sparse.stdout) > 15 << 20
+    subprocess.run(["tar", "-C", tmp_path, "-xpf", "-"], input=sparse.stdout, check=True)
+    assert_holds_the_tree(tmp_path)
+    with tarfile.open(fileobj=io.BytesIO(sparse.stdout)) as tar:
+        with tarfile.open(fileobj=io.BytesIO(whole.stdout)) as other:
+            for one in other:
+                assert tar.getmember(one.name).size == one.size
+                if one.isreg():
+                    ours, theirs = tar.extractfile(one.name), other.extractfile(one)
+                    assert ours is not None
+                    assert theirs is not None
+                    assert ours.read() == theirs.read(), one.name
+        holes = [one for one in tar if one.issparse()]
+    assert holes
+    for one in holes:
+        found = (tmp_path / one.name).stat()
+        assert found.st_blocks * 512 < found.st_size
+
+
 def test_python_reads_names_owners_and_links(image: Image) -> None:
     done = imgtools("tar-out", "-a", image("ext4"), "/data", "-")
     assert done.code == 0
