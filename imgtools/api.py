@@ -1,0 +1,257 @@
+"""What an operation of `imgtools sysprep` is made of: the one module that a plugin imports.
+
+An operation looks at a guest that is mounted read-only and says what it would do, as `Action`
+records; imgtools does it, in one transaction with all the other operations, or only lists it.  The
+names here do not change within a major version.  docs/plugins.md teaches it.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import stat as _stat
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from imgtools.errors import (
+    GuestFileNotFoundError,
+    GuestFileTooLargeError,
+    GuestNotADirectoryError,
+    GuestOperationError,
+    UsageError,
+)
+from imgtools.guest.linux.distros import family
+from imgtools.guest.linux.findings import Findings
+from imgtools.guest.linux.release import Release, find_release
+from imgtools.guest.steps import Content, Mkdir, Remove, Step, Touch, Truncate, Verb, Write
+from imgtools.guest.tree import GuestTree
+from imgtools.model import Stat
+
+__all__ = [
+    "Action",
+    "Guest",
+    "GuestOperationError",
+    "Home",
+    "Operation",
+    "Option",
+    "Release",
+    "UsageError",
+    "empty",
+    "remove",
+    "remove_paths",
+    "rewrite",
+    "touch",
+    "write",
+]
+
+MAX_MATCHES = 200_000
+"""Files that one pattern may match."""
+MAX_TEXT = 16 << 20
+"""Bytes of the largest file that an operation reads."""
+_GLOB = frozenset(b"*?[")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action:
+    """One thing to do: ``step`` does it to ``path``; ``freed`` are the bytes that it gives back."""
+
+    verb: Verb
+    path: bytes
+    step: Step
+    freed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """An option that an operation adds to the command, as ``--name``.
+
+    ``metavar`` is None for a flag, whose value is a bool; the value of a ``multiple`` option is a
+    tuple of strings, of any other a string or None.
+    """
+
+    name: str
+    help: str
+    metavar: str | None = None
+    multiple: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Home:
+    """An account of /etc/passwd and its home directory."""
+
+    name: str
+    uid: int
+    path: bytes
+
+
+class Guest:
+    """A guest as an operation sees it: read-only, links resolved inside the guest."""
+
+    def __init__(self, tree: GuestTree) -> None:
+        self.tree = tree
+        self.release: Release = find_release(tree, Findings("guest"))
+
+    @property
+    def family(self) -> str:
+        """``debian``, ``redhat``, ``suse``, ``arch`` …, or empty."""
+        return family(self.release.final_distro, self.release.id_like)
+
+    def glob(self, *patterns: str) -> Iterator[bytes]:
+        """The paths that shell patterns match (``*``, ``?``, ``[…]``; ``*`` also hidden names).
+
+        Links in the folders on the way are followed; each path comes once, in the order of its
+        pattern.  Raises GuestOperationError for more than `MAX_MATCHES`.
+        """
+        seen: set[bytes] = set()
+        for pattern in patterns:
+            for path in self._match(b"/", os.fsencode(pattern).split(b"/")):
+                if path not in seen:
+                    seen.add(path)
+                    yield path
+                if len(seen) > MAX_MATCHES:
+                    raise GuestOperationError(f"{pattern}: matches more than {MAX_MATCHES} files")
+
+    def _match(self, folder: bytes, parts: list[bytes]) -> Iterator[bytes]:
+        while parts and not parts[0]:
+            parts = parts[1:]
+        if not parts:
+            return
+        name, *rest = parts
+        for found in self._names(folder, name):
+            path = folder.rstrip(b"/") + b"/" + found
+            if any(rest):
+                yield from self._match(path, rest)
+            else:
+                yield path
+
+    def _names(self, folder: bytes, name: bytes) -> list[bytes]:
+        try:
+            if not _GLOB & set(name):
+                self.tree.lstat(folder.rstrip(b"/") + b"/" + name)
+                return [name]
+            entries = self.tree.listdir(folder)
+        except (GuestFileNotFoundError, GuestNotADirectoryError):
+            return []
+        return sorted(entry for entry in entries if fnmatch.fnmatchcase(entry, name))
+
+    def homes(self) -> list[Home]:
+        """The home directories in /etc/passwd that are there, each path once."""
+        homes: dict[bytes, Home] = {}
+        for line in (self.read("/etc/passwd") or b"").splitlines():
+            fields = line.split(b":")
+            if len(fields) != 7 or not fields[2].isdigit() or fields[5] in (b"", b"/"):
+                continue
+            path = b"/" + fields[5].strip(b"/")
+            if path not in homes and self.tree.is_dir(path):
+                homes[path] = Home(name=os.fsdecode(fields[0]), uid=int(fields[2]), path=path)
+        return list(homes.values())
+
+    def in_homes(self, *patterns: str) -> Iterator[bytes]:
+        """What patterns match below every home directory; a home's own name is no pattern."""
+        for home in self.homes():
+            for pattern in patterns:
+                yield from self._match(home.path, os.fsencode(pattern).split(b"/"))
+
+    def read(self, path: str | bytes) -> bytes | None:
+        """The content of a file; None where there is none.  Raises for one above `MAX_TEXT`."""
+        try:
+            return self.tree.read(os.fsencode(path), limit=MAX_TEXT)
+        except GuestFileNotFoundError:
+            return None
+        except GuestFileTooLargeError as error:
+            raise GuestOperationError(f"{error.message} (too large for an operation)") from error
+
+    def size(self, path: bytes) -> int:
+        """Bytes on the disk of a file or of everything below a directory."""
+        found = self.tree.lstat(path)
+        total = _size(found)
+        if _stat.S_ISDIR(found.mode):
+            total += sum(_size(one) for _, _, one in self.tree.walk(path))
+        return total
+
+
+def _size(found: Stat) -> int:
+    return found.blocks * 512 if found.nlink == 1 or _stat.S_ISDIR(found.mode) else 0
+
+
+Plan = Callable[[Guest, Mapping[str, Any]], Iterable[Action]]
+"""What an operation would do to a guest, given the values of its options by name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One operation of sysprep.
+
+    ``name`` is in kebab-case; ``heading`` is one line for lists; ``description`` says what is
+    removed and why.  Operations run in the order of (``order``, ``name``); ``default`` ones run
+    unless the user chooses others.  ``families`` limits it to distributions, none means all.
+    """
+
+    name: str
+    heading: str
+    plan: Plan
+    description: str = ""
+    order: int = 0
+    default: bool = True
+    families: tuple[str, ...] = ()
+    options: tuple[Option, ...] = field(default=())
+
+    def applies(self, guest: Guest) -> bool:
+        """True if the guest is of a family that the operation is for."""
+        return not self.families or guest.family in self.families
+
+
+# --- actions -------------------------------------------------------------------------------------
+
+
+def remove(guest: Guest, *patterns: str) -> Iterator[Action]:
+    """Remove every file and folder that the patterns match, with all that is below."""
+    yield from remove_paths(guest, guest.glob(*patterns))
+
+
+def remove_paths(guest: Guest, paths: Iterable[bytes]) -> Iterator[Action]:
+    """Remove these files and folders, with all that is below."""
+    for path in paths:
+        step = Remove(path=path, recursive=True, force=True)
+        yield Action(verb="removed", path=path, step=step, freed=guest.size(path))
+
+
+def empty(guest: Guest, *patterns: str) -> Iterator[Action]:
+    """Cut regular files to no bytes, as programs need that do not make a file themselves."""
+    for path in guest.glob(*patterns):
+        found = guest.tree.lstat(path)
+        if _stat.S_ISREG(found.mode) and found.size:
+            step = Truncate(path=path, size=0)
+            yield Action(verb="changed", path=path, step=step, freed=_size(found))
+
+
+def write(guest: Guest, path: str | bytes, content: bytes, mode: str = "0644") -> Iterator[Action]:
+    """Write a file if its content is another; ``mode`` is for a new one, as are its folders."""
+    target = os.fsencode(path)
+    if guest.read(target) == content:
+        return
+    folder = target.rpartition(b"/")[0]
+    if folder and not guest.tree.is_dir(folder):
+        yield Action(verb="made", path=folder, step=Mkdir(path=folder, parents=True))
+    text = Content(data=content)
+    step = Write(path=target, content=text, mode=None if guest.tree.exists(target) else mode)
+    yield Action(verb="written", path=target, step=step)
+
+
+def rewrite(
+    guest: Guest, path: str | bytes, transform: Callable[[bytes], bytes]
+) -> Iterator[Action]:
+    """Pass a file through ``transform``; nothing where there is none, or nothing changes."""
+    target = os.fsencode(path)
+    content = guest.read(target)
+    if content is not None and (changed := transform(content)) != content:
+        step = Write(path=target, content=Content(data=changed))
+        yield Action(verb="edited", path=target, step=step)
+
+
+def touch(guest: Guest, path: str | bytes) -> Iterator[Action]:
+    """Make an empty file where there is none."""
+    target = os.fsencode(path)
+    if not guest.tree.exists(target):
+        yield Action(verb="made", path=target, step=Touch(path=target))

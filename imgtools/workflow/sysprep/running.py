@@ -1,0 +1,185 @@
+"""Run operations on a guest: all of them are planned first, then done in one transaction.
+
+The plan is made on the guest as it was, by the direct engine if that can, so that a dry run lists
+exactly what the real one does.  What two operations want is the first one's; what lies in a folder
+that an earlier one removes is not listed again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from imgtools.api import Action, Guest, Operation
+from imgtools.errors import (
+    DirectError,
+    GuestFileNotFoundError,
+    GuestOperationError,
+    ImgtoolsError,
+)
+from imgtools.guest.mounting import MountRequest
+from imgtools.guest.opening import Session
+from imgtools.guest.steps import Done
+from imgtools.guest.tree import GuestTree
+from imgtools.guest.writing import GuestFiles
+from imgtools.model import Notice
+from imgtools.workflow.changing import How, Result, change
+from imgtools.workflow.files import guest_tree
+from imgtools.workflow.selection import DiskArguments, run_selected, select_one
+
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What one operation does to the guest; ``applies`` is False for another family's."""
+
+    operation: Operation
+    actions: tuple[Action, ...]
+    applies: bool = True
+
+    @property
+    def freed(self) -> int:
+        """Bytes that it gives back."""
+        return sum(action.freed for action in self.actions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What was done, or with a dry run would be; ``committed``: whether the images have it."""
+
+    prepared: tuple[Prepared, ...]
+    committed: bool
+    engine: str
+    warnings: tuple[Notice, ...] = ()
+
+
+class _FailedError(GuestOperationError):
+    """An operation failed: the image is as it was."""
+
+
+def sysprep(
+    arguments: DiskArguments,
+    operations: Sequence[Operation],
+    values: Values,
+    how: How,
+    *,
+    mounts: Sequence[MountRequest] = (),
+) -> Report:
+    """Run ``operations`` on the guest, all or none.
+
+    Raises what `imgtools.workflow.changing.change` raises, and GuestOperationError naming the
+    operation that failed, with the images as they were.
+    """
+    if how.dry_run:
+        return _dry_run(arguments, operations, values, mounts)
+    step = _Sysprep(operations=operations, values=values)
+    result: Result = change(arguments, [step], how, command="sysprep", mounts=mounts)
+    return Report(
+        prepared=tuple(step.prepared),
+        committed=result.committed,
+        engine="appliance",
+        warnings=result.warnings,
+    )
+
+
+def _dry_run(
+    arguments: DiskArguments,
+    operations: Sequence[Operation],
+    values: Values,
+    mounts: Sequence[MountRequest],
+) -> Report:
+    selection = select_one(arguments)
+
+    def task(session: Session) -> list[Prepared]:
+        return prepare(guest_tree(session, mounts), operations, values)
+
+    outcome = run_selected(task, selection, arguments)
+    return Report(
+        prepared=tuple(outcome.result),
+        committed=False,
+        engine=outcome.engine,
+        warnings=outcome.warnings,
+    )
+
+
+def prepare(tree: GuestTree, operations: Sequence[Operation], values: Values) -> list[Prepared]:
+    """Plan every operation on the guest as it is."""
+    guest = Guest(tree)
+    gone: set[bytes] = set()
+    prepared = []
+    for operation in operations:
+        if not operation.applies(guest):
+            prepared.append(Prepared(operation=operation, actions=(), applies=False))
+            continue
+        try:
+            wanted = _wanted(tree, operation.plan(guest, values), gone)
+        except DirectError:
+            raise  # the appliance will be asked
+        except ImgtoolsError as error:
+            raise _failed(operation, error) from error
+        except Exception as error:  # a plugin's own fault
+            raise _FailedError(
+                f"operation {operation.name} failed: {type(error).__name__}: {error}; "
+                "the image is as it was",
+                hint=f"leave it out with --operations -{operation.name}, and tell its author",
+            ) from error
+        prepared.append(Prepared(operation=operation, actions=tuple(wanted)))
+    return prepared
+
+
+def _wanted(tree: GuestTree, actions: Iterable[Action], gone: set[bytes]) -> list[Action]:
+    """The actions whose path no earlier one removes; ``gone`` grows by what these remove."""
+    wanted = []
+    for action in actions:
+        parts = tree.resolve(action.path, follow_last=False).split(b"/")
+        if any(b"/".join(parts[:depth]) in gone for depth in range(2, len(parts) + 1)):
+            continue
+        wanted.append(action)
+        if action.verb == "removed":
+            gone.add(b"/".join(parts))
+    return wanted
+
+
+def _failed(operation: Operation, error: ImgtoolsError) -> _FailedError:
+    return _FailedError(
+        f"operation {operation.name}: {error.message}; the image is as it was",
+        hint=error.hint or f"leave it out with --operations -{operation.name}",
+    )
+
+
+@dataclass(kw_only=True)
+class _Sysprep:
+    """All operations as one step of a change."""
+
+    operations: Sequence[Operation]
+    values: Values
+    prepared: list[Prepared] = field(default_factory=list)
+
+    def idle(self, tree: GuestTree) -> bool:
+        """Plan on the direct engine's view; True if there is nothing to do."""
+        self.prepared = prepare(tree, self.operations, self.values)
+        return not any(one.actions for one in self.prepared)
+
+    def perform(self, guest: GuestFiles) -> list[Done]:
+        """Do what was planned."""
+        if not self.prepared:
+            self.prepared = prepare(guest, self.operations, self.values)
+        done: list[Done] = []
+        for one in self.prepared:
+            try:
+                for action in one.actions:
+                    done += _perform(action, guest)
+            except GuestOperationError as error:
+                raise _failed(one.operation, error) from error
+        return done
+
+
+def _perform(action: Action, guest: GuestFiles) -> list[Done]:
+    try:
+        return action.step.perform(guest)
+    except GuestFileNotFoundError:
+        if action.verb == "removed":
+            return []
+        raise
