@@ -28,23 +28,25 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_OPTIONS = [
-    click.option(
+CHANGE_OPTIONS = {
+    "dry_run": click.option(
         "-n", "--dry-run", is_flag=True, help="Show what would change; the image stays as it is."
     ),
-    click.option("--diff", is_flag=True, help="Show what changes, text files as a unified diff."),
-    click.option(
+    "diff": click.option(
+        "--diff", is_flag=True, help="Show what changes, text files as a unified diff."
+    ),
+    "workdir": click.option(
         "--workdir",
         type=click.Path(file_okay=False),
         metavar="DIR",
         help="Folder for the overlay (default: beside the image; needed for a block device).",
     ),
-    click.option(
+    "break_overlays": click.option(
         "--break-overlays",
         is_flag=True,
         help="Change an image although others beside it rest on it, which breaks those.",
     ),
-]
+}
 
 
 class Change:
@@ -96,7 +98,7 @@ def change_options(function: F) -> F:
         change = Change(disks, output, how, kwargs.pop("mounts"))
         return function(*args, change=change, **kwargs)
 
-    decorated: Any = with_options(_OPTIONS)(wrapper)
+    decorated: Any = with_options(list(CHANGE_OPTIONS.values()))(wrapper)
     decorated = disk_options()(mount_option(output_options()(decorated)))
     shared = frozenset(option.name for option in decorated.__click_params__)
     decorated.imgtools_step = StepCommand(function, shared)

@@ -18,7 +18,7 @@ from imgtools.api import Operation
 from imgtools.errors import UsageError
 
 GROUP = "imgtools.sysprep"
-_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*\Z")
+NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*\Z")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +85,7 @@ def _operations(loaded: Any) -> Iterator[Operation]:
     for one in loaded if isinstance(loaded, (list, tuple)) else [loaded]:
         if not isinstance(one, Operation):
             raise TypeError(f"is no imgtools.api.Operation but {type(one).__name__}")
-        if not _NAME.match(one.name):
+        if not NAME.match(one.name):
             raise ValueError(f"{one.name!r}: a name is lower-case words with hyphens")
         yield one
 

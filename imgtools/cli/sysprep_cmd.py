@@ -1,0 +1,259 @@
+"""``imgtools sysprep``: make a guest into a template that can be cloned."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+import click
+
+from imgtools.api import Operation
+from imgtools.cli.changing import CHANGE_OPTIONS
+from imgtools.cli.human import human_size
+from imgtools.cli.options import (
+    DiskArguments,
+    Output,
+    disk_options,
+    mount_option,
+    output_options,
+    with_options,
+)
+from imgtools.cli.render import finish, jsonable, print_columns, print_json, safe_text, tell
+from imgtools.errors import OutputError, RefusedError, UsageError
+from imgtools.workflow.changing import How
+from imgtools.workflow.selection import NO_DISK
+from imgtools.workflow.sysprep.registry import choose, registry
+from imgtools.workflow.sysprep.running import Prepared, Report, sysprep
+
+EPILOG = """\b
+Examples:
+  imgtools sysprep --list-operations
+  imgtools sysprep -n -a guest.qcow2
+  imgtools sysprep -a guest.qcow2 --report guest.sysprep.json
+  imgtools sysprep -d mydomain --operations defaults,-ssh-userdir
+  imgtools sysprep -a guest.qcow2 --enable ssh-hostkeys,machine-id
+
+All operations are planned on the guest as it is and done in one transaction: when one fails, the
+image stays byte for byte as it was (exit 6).  A dry run lists exactly what the real run does.
+"""
+
+
+class _Command(click.Command):
+    """Shows the options of operations under the operation that brings them."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        theirs = {f"--{o.name}" for one in registry().operations for o in one.options}
+        rows = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None:
+                rows[param.opts[0]] = record
+        with formatter.section("Options"):
+            formatter.write_dl([row for name, row in rows.items() if name not in theirs])
+        for one in registry().operations:
+            if one.options:
+                with formatter.section(f"Options of {one.name}"):
+                    formatter.write_dl([rows[f"--{option.name}"] for option in one.options])
+
+
+def _operation_options() -> list[Any]:
+    options = []
+    for one in registry().operations:
+        for option in one.options:
+            kind: dict[str, Any] = {"is_flag": True}
+            if option.metavar is not None:
+                kind = {"metavar": option.metavar, "multiple": option.multiple}
+            name = option.name.replace("-", "_")
+            options.append(click.option(f"--{option.name}", f"op_{name}", help=option.help, **kind))
+    return options
+
+
+_OPTIONS = [
+    click.option(
+        "--operations",
+        multiple=True,
+        metavar="LIST",
+        help="Names with commas; -NAME leaves one out; also 'defaults' and 'all'.",
+    ),
+    click.option("--enable", metavar="LIST", help="Only these operations."),
+    click.option("--list-operations", is_flag=True, help="Show the operations and end."),
+    click.option(
+        "--report",
+        type=click.Path(dir_okay=False),
+        metavar="FILE",
+        help="Keep a record of what was done, as JSON.",
+    ),
+    *(option for name, option in CHANGE_OPTIONS.items() if name != "diff"),
+]
+
+
+@click.command(
+    "sysprep",
+    cls=_Command,
+    epilog=EPILOG,
+    short_help="Make a guest into a template: remove what clones must not share",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@with_options(_OPTIONS)
+@with_options(_operation_options())
+@disk_options()
+@mount_option
+@output_options()
+@click.argument("args", nargs=-1, metavar="[GUEST]")
+def command(
+    disks: DiskArguments,
+    output: Output,
+    args: tuple[str, ...],
+    enable: str | None,
+    operations: tuple[str, ...],
+    report: str | None,
+    **rest: Any,
+) -> int:
+    """Remove from a guest what belongs to this one machine, so that it can be cloned.
+
+    Host keys, the machine's id, logs, histories, leases, caches and more: --list-operations shows
+    all.  The guest must be off.
+    """
+    for failure in registry().failures:
+        tell(f"operations of {failure.origin} cannot be loaded: {failure.entry}: {failure.why}")
+    if rest["list_operations"]:
+        _list(output)
+        return 0
+    chosen = choose(registry().operations, enable=enable, operations=operations)
+    values = _values(chosen, rest)
+    if disks.empty:
+        raise UsageError(NO_DISK)
+    if args:
+        raise UsageError(f"what is {args[0]}?", hint="more disks of the guest: -a FILE -a FILE")
+    from imgtools.guest.mounting import parse_mounts
+
+    how = How(
+        dry_run=rest["dry_run"],
+        workdir=Path(rest["workdir"]) if rest["workdir"] else None,
+        break_overlays=rest["break_overlays"],
+    )
+    with _record(report) as record:
+        result = sysprep(disks, chosen, values, how, mounts=parse_mounts(rest["mounts"]))
+        document = _document(result, how)
+        if record is not None:
+            json.dump(jsonable(document), record, indent=2, ensure_ascii=False)
+            record.write("\n")
+    if output.json:
+        print_json("sysprep", document, engine=result.engine, warnings=result.warnings)
+    elif not output.quiet or how.dry_run:
+        _print(result, how, output)
+    return finish(output, result.warnings)
+
+
+def _values(chosen: tuple[Operation, ...], rest: dict[str, Any]) -> dict[str, Any]:
+    """The values of the operations' options; one of an operation that does not run is an error."""
+    names = {one.name for one in chosen}
+    values = {}
+    for one in registry().operations:
+        for option in one.options:
+            value = rest[f"op_{option.name.replace('-', '_')}"]
+            if value and one.name not in names:
+                raise UsageError(
+                    f"--{option.name}: the operation {one.name} is not selected",
+                    hint=f"--operations defaults,{one.name}",
+                )
+            values[option.name] = value
+    return values
+
+
+def _list(output: Output) -> None:
+    rows = registry().installed
+    if output.json:
+        listed = [
+            {
+                "name": one.operation.name,
+                "heading": one.operation.heading,
+                "description": one.operation.description,
+                "default": one.operation.default,
+                "order": one.operation.order,
+                "families": one.operation.families,
+                "options": [f"--{option.name}" for option in one.operation.options],
+                "origin": one.origin,
+            }
+            for one in sorted(rows, key=lambda one: one.operation.name)
+        ]
+        print_json("sysprep-operations", listed)
+        return
+    print_columns(
+        [
+            (one.operation.name, "*" if one.operation.default else " ", one.operation.heading)
+            for one in sorted(rows, key=lambda one: one.operation.name)
+        ]
+    )
+
+
+@contextmanager
+def _record(name: str | None) -> Iterator[TextIO | None]:
+    """The record's file, made before the guest is touched and named when all is done."""
+    if name is None:
+        yield None
+        return
+    path = Path(name)
+    if os.path.lexists(path):
+        raise RefusedError(f"{path}: exists already", hint="remove it, or name another --report")
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        with partial.open("x", encoding="utf-8") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.rename(path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _document(result: Report, how: How) -> dict[str, Any]:
+    return {
+        "committed": result.committed,
+        "dry_run": how.dry_run,
+        "freed": sum(one.freed for one in result.prepared),
+        "operations": [
+            {
+                "name": one.operation.name,
+                "applies": one.applies,
+                "freed": one.freed,
+                "actions": [
+                    {"verb": action.verb, "path": action.path, "freed": action.freed}
+                    for action in one.actions
+                ],
+            }
+            for one in result.prepared
+        ],
+    }
+
+
+def _print(result: Report, how: How, output: Output) -> None:
+    did = [one for one in result.prepared if one.actions]
+    if not did:
+        tell("nothing to do: the guest is so already")
+        return
+    if how.dry_run or output.verbose:
+        for one in did:
+            print(f"{one.operation.name}:")
+            for action in one.actions:
+                print(f"  {action.verb} {safe_text(action.path)}")
+    else:
+        print_columns([_row(one) for one in did], right=(1, 2))
+    freed = human_size(sum(one.freed for one in did))
+    count = sum(len(one.actions) for one in did)
+    if result.committed:
+        tell(f"{count} changes by {len(did)} operations, {freed} freed in the guest")
+    else:
+        tell(f"dry run: {count} changes by {len(did)} operations; the image is as it was")
+
+
+def _row(one: Prepared) -> tuple[str, str, str, str]:
+    count = len(one.actions)
+    verbs = ", ".join(sorted({action.verb for action in one.actions}))
+    return one.operation.name, str(count), human_size(one.freed), verbs
