@@ -7,11 +7,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from imgtools.api import Operation
 from imgtools.cli.changing import CHANGE_OPTIONS
 from imgtools.cli.human import human_size
 from imgtools.cli.options import (
@@ -24,10 +23,13 @@ from imgtools.cli.options import (
 )
 from imgtools.cli.render import finish, jsonable, print_columns, print_json, safe_text, tell
 from imgtools.errors import OutputError, RefusedError, UsageError
-from imgtools.workflow.changing import How
 from imgtools.workflow.selection import NO_DISK
-from imgtools.workflow.sysprep.registry import choose, registry
-from imgtools.workflow.sysprep.running import Prepared, Report, sysprep
+
+if TYPE_CHECKING:
+    from imgtools.api import Operation
+    from imgtools.workflow.changing import How
+    from imgtools.workflow.sysprep.registry import Registry
+    from imgtools.workflow.sysprep.running import Prepared, Report
 
 EPILOG = """\b
 Examples:
@@ -43,10 +45,16 @@ image stays byte for byte as it was (exit 6).  A dry run lists exactly what the 
 
 
 class _Command(click.Command):
-    """Shows the options of operations under the operation that brings them."""
+    """Has the options of the operations too, which are loaded only when this command is used."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        if not hasattr(self, "_more"):
+            self._more = _operation_options()
+        return [*self._more, *super().get_params(ctx)]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        theirs = {f"--{o.name}" for one in registry().operations for o in one.options}
+        operations = _registry().operations
+        theirs = {f"--{o.name}" for one in operations for o in one.options}
         rows = {}
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
@@ -54,21 +62,29 @@ class _Command(click.Command):
                 rows[param.opts[0]] = record
         with formatter.section("Options"):
             formatter.write_dl([row for name, row in rows.items() if name not in theirs])
-        for one in registry().operations:
+        for one in operations:
             if one.options:
                 with formatter.section(f"Options of {one.name}"):
                     formatter.write_dl([rows[f"--{option.name}"] for option in one.options])
 
 
-def _operation_options() -> list[Any]:
-    options = []
-    for one in registry().operations:
+def _registry() -> Registry:
+    from imgtools.workflow.sysprep.registry import registry
+
+    return registry()
+
+
+def _operation_options() -> list[click.Parameter]:
+    options: list[click.Parameter] = []
+    for one in _registry().operations:
         for option in one.options:
             kind: dict[str, Any] = {"is_flag": True}
             if option.metavar is not None:
                 kind = {"metavar": option.metavar, "multiple": option.multiple}
             name = option.name.replace("-", "_")
-            options.append(click.option(f"--{option.name}", f"op_{name}", help=option.help, **kind))
+            options.append(
+                click.Option([f"--{option.name}", f"op_{name}"], help=option.help, **kind)
+            )
     return options
 
 
@@ -99,7 +115,6 @@ _OPTIONS = [
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @with_options(_OPTIONS)
-@with_options(_operation_options())
 @disk_options()
 @mount_option
 @output_options()
@@ -118,12 +133,16 @@ def command(
     Host keys, the machine's id, logs, histories, leases, caches and more: --list-operations shows
     all.  The guest must be off.
     """
-    for failure in registry().failures:
+    from imgtools.workflow.changing import How
+    from imgtools.workflow.sysprep.registry import choose
+    from imgtools.workflow.sysprep.running import sysprep
+
+    for failure in _registry().failures:
         tell(f"operations of {failure.origin} cannot be loaded: {failure.entry}: {failure.why}")
     if rest["list_operations"]:
         _list(output)
         return 0
-    chosen = choose(registry().operations, enable=enable, operations=operations)
+    chosen = choose(_registry().operations, enable=enable, operations=operations)
     values = _values(chosen, rest)
     if disks.empty:
         raise UsageError(NO_DISK)
@@ -153,7 +172,7 @@ def _values(chosen: tuple[Operation, ...], rest: dict[str, Any]) -> dict[str, An
     """The values of the operations' options; one of an operation that does not run is an error."""
     names = {one.name for one in chosen}
     values = {}
-    for one in registry().operations:
+    for one in _registry().operations:
         for option in one.options:
             value = rest[f"op_{option.name.replace('-', '_')}"]
             if value and one.name not in names:
@@ -166,7 +185,7 @@ def _values(chosen: tuple[Operation, ...], rest: dict[str, Any]) -> dict[str, An
 
 
 def _list(output: Output) -> None:
-    rows = registry().installed
+    rows = _registry().installed
     if output.json:
         listed = [
             {
