@@ -112,3 +112,40 @@ def test_the_wheel_carries_the_operations(clean: Path) -> None:
     )
     assert done.stdout.strip()
     assert sys.version_info >= (3, 11)
+
+
+def test_a_third_party_s_operation_is_found_and_runs(clean: Path, tmp_path: Path) -> None:
+    dist = tmp_path / "imgtools-example"
+    made = _run(clean, "plugins", "new", "remove-example", "--folder", dist)
+    assert made.returncode == 0, made.stderr
+    subprocess.run(
+        [clean / "python", "-m", "pip", "install", "-q", "--disable-pip-version-check", dist],
+        check=True,
+        timeout=600,
+    )
+    try:
+        listed = json.loads(_run(clean, "plugins", "--json").stdout)["result"]
+        origins = {one["name"]: one["origin"] for one in listed["operations"]}
+        assert origins["remove-example"] == "imgtools-remove-example 0.1.0"
+        assert listed["failures"] == []
+        guest = tmp_path / "guest"
+        for name in ("etc/os-release", "var/lib/example/id", "var/log/example/a", "var/log/other"):
+            (guest / name).parent.mkdir(parents=True, exist_ok=True)
+            (guest / name).write_text("ID=debian\n", encoding="utf-8")
+        image = tmp_path / "disk.img"
+        image.touch()
+        os.truncate(image, 16 << 20)
+        subprocess.run(["mkfs.ext4", "-q", "-d", guest, image], check=True)
+        words = ("--format", "raw", "-a", image, "-m", "/dev/sda", "--enable", "remove-example")
+        done = _run(clean, "sysprep", "-n", *words)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines() == [
+            "remove-example:",
+            "  removed /var/lib/example/id",
+            "  removed /var/log/example/a",
+        ]
+    finally:
+        subprocess.run(
+            [clean / "python", "-m", "pip", "uninstall", "-q", "-y", "imgtools-remove-example"],
+            check=True,
+        )
