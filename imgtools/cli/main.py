@@ -31,6 +31,7 @@ COMMANDS = {
     "edit": "imgtools.cli.edit_cmd",
     "filesystems": "imgtools.cli.filesystems_cmd",
     "get-kernel": "imgtools.cli.get_kernel_cmd",
+    "identity": "imgtools.cli.identity_cmd",
     "image": "imgtools.cli.image.group",
     "info": "imgtools.cli.info_cmd",
     "inspect": "imgtools.cli.inspect_cmd",
