@@ -73,7 +73,7 @@ class Forest:
         return sorted(found, key=self.path)
 
     def below(self, identity: Identity) -> list[Identity]:
-        """The parts of an image, then what rests on it; the start of a loop is not entered again."""
+        """The parts of an image, then what rests on it; the start of a loop not again."""
         resting = (one for one in self.children.get(identity, ()) if one not in self.starts)
         return [*self.held.get(identity, ()), *resting]
 

@@ -65,7 +65,8 @@ def _name(found: Checkup, path: Path | str) -> str:
 def _line(found: Checkup, identity: Identity, marks: dict[Path, str]) -> str:
     member = found.forest.members[identity]
     size = "?" if member.virtual_size is None else human_size(member.virtual_size)
-    part = ["part of the image above"] if identity in found.forest.parts else []
+    owner = found.forest.parts.get(identity)
+    part = [] if owner is None else [f"data of {_name(found, found.forest.path(owner))}"]
     facts = [*part, member.format, size, f"{human_size(member.actual_size)} taken"]
     if member.snapshots:
         facts.append(f"{member.snapshots} snapshot{'s' * (member.snapshots != 1)}")
