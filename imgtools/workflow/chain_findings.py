@@ -275,14 +275,15 @@ def _written_after(member: Member, parent: Member) -> bool:
 
     The overlay's birth is what its file system says.  A parent that was itself born later was
     copied or moved here, and its time of writing says nothing.  Without births: a parent that is
-    newer than its overlay.  An overlay that holds nothing of its own fits any parent.
+    newer than its overlay.  An overlay that holds nothing of its own fits any parent; nor did a
+    guest write to a parent that holds nothing (a commit has emptied it).
     """
     made, parent_made = birth_time(member.path), birth_time(parent.path)
     if made is not None and parent_made is not None:
         late = parent_made <= made and parent.mtime_ns > made + _SLACK
     else:
         late = parent.mtime_ns > member.mtime_ns + _SLACK
-    return late and holds_data(member)
+    return late and holds_data(member) and holds_data(parent)
 
 
 def _rebase(member: Member, name: bytes, image_format: str) -> list[str]:
