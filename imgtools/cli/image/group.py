@@ -7,12 +7,14 @@ import click
 from imgtools.cli.lazy import LazyGroup
 
 COMMANDS: dict[str, str] = {
+    "chain": "imgtools.cli.image.chain_cmd",
     "info": "imgtools.cli.info_cmd",
 }
 
 EPILOG = """\b
 Examples:
   imgtools image info guest.qcow2
+  imgtools image chain /var/lib/libvirt/images
 """
 
 
