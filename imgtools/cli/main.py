@@ -39,6 +39,7 @@ COMMANDS = {
     "ls": "imgtools.cli.ls_cmd",
     "mkdir": "imgtools.cli.mkdir_cmd",
     "mv": "imgtools.cli.mv_cmd",
+    "rebase": "imgtools.cli.image.rebase_cmd",
     "recover": "imgtools.cli.recover_cmd",
     "rm": "imgtools.cli.rm_cmd",
     "search": "imgtools.cli.search_cmd",

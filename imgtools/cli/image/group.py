@@ -8,11 +8,13 @@ from imgtools.cli.lazy import LazyGroup
 
 COMMANDS: dict[str, str] = {
     "info": "imgtools.cli.info_cmd",
+    "rebase": "imgtools.cli.image.rebase_cmd",
 }
 
 EPILOG = """\b
 Examples:
   imgtools image info guest.qcow2
+  imgtools image rebase -b new-base.qcow2 overlay.qcow2
 """
 
 
