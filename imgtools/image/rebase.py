@@ -1,16 +1,19 @@
 """Change what an overlay rests on: copy what differs, then write the new name into its header.
 
-``qemu-img rebase`` does both, but would store the name by which it opens the new parent, and
-an opened node with everything pinned has no name for a header.  So it is run twice.  The first
-run gets the new parent as a node and no format for it: it copies every cluster that differs
-into the overlay and then, at its last step, refuses to store a name without a format
-(bdrv_change_backing_file in block.c, since qemu 6.1).  The second writes name and format, in one
-write.  Before it the overlay shows its content with the old parent, after it with the new one.
+``qemu-img rebase`` does both, but writes the header while tables that refer to the copied clusters
+are still in its memory: killed there, it loses data (seen with qemu 7.2).  It also stores the very
+name by which it opens the new parent, and a node with everything pinned has none for a header.  So
+it is run twice.  The first run gets the new parent as a node and no format for it: it copies every
+cluster that differs into the overlay and then, as its last step, refuses to store a name without a
+format (bdrv_change_backing_file in block.c, since qemu 6.1).  The second, when all that is on the
+storage, writes name and format in one write.  Before it the overlay shows its content with the old
+parent, after it with the new one.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -28,11 +31,13 @@ _MISMATCH = re.compile(r"Content mismatch at offset ([0-9]+)!")
 _MEASURE_TIMEOUT = 3600.0
 
 
-def copy_differing(overlay: Node, parent: Node, report: Report = silent) -> None:
+def copy_differing(overlay: Node, parent: Node | None, report: Report = silent) -> None:
     """Copy into ``overlay`` what it takes from its backing node and would not find in ``parent``.
 
-    Its header stays as it is; done again it finds nothing to copy.  Raises ToolError.
+    Without a parent that is all but zeros.  Its header stays as it is; done again it finds nothing
+    to copy.  Raises ToolError.
     """
+    parent = parent or {"driver": "null-co", "size": 512, "read-zeroes": True}
     done = run_job(
         ["qemu-img", "rebase", "-p", "-b", spec(parent), spec(overlay)], report, good=(0, 1)
     )
@@ -41,21 +46,14 @@ def copy_differing(overlay: Node, parent: Node, report: Report = silent) -> None
         raise ToolError(last)
 
 
-def copy_all(overlay: Node, report: Report = silent) -> None:
-    """Copy into ``overlay`` all that it takes from below, and take the name out of its header.
-
-    Raises ToolError.
-    """
-    run_job(["qemu-img", "rebase", "-p", "-b", "", spec(overlay)], report)
-
-
-def store_parent(overlay: Node, name: bytes, image_format: str) -> None:
+def store_parent(overlay: Node, name: bytes, image_format: str | None) -> None:
     """Write ``name`` and format into the header of ``overlay``, a node of that layer alone.
 
-    Raises ToolError.
+    An empty name takes them out.  Raises ToolError.
     """
-    argv = ["qemu-img", "rebase", "-q", "-u", "-b", name.decode(errors="surrogateescape")]
-    run([*argv, "-F", image_format, spec(overlay)])
+    argv = ["qemu-img", "rebase", "-q", "-u", "-b", os.fsdecode(name)]
+    stated = ["-F", image_format] if image_format else []
+    run([*argv, *stated, spec(overlay)])
 
 
 def first_difference(one: Node, other: Node, report: Report = silent) -> int | None:

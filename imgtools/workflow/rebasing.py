@@ -21,6 +21,7 @@ from imgtools.errors import (
 from imgtools.image import rebase
 from imgtools.image.chain import Link, follow_chain, refuse_fatal, resolve_disk, vet_parent
 from imgtools.image.header import ImageHeader
+from imgtools.image.hold import Hold
 from imgtools.image.inplace import alone, mend_leaks, space_error, without_nodes
 from imgtools.image.job import Report, silent
 from imgtools.image.reference import protocol_of, resolve_reference
@@ -101,9 +102,8 @@ def rebase_overlay(wish: Wish, report: Report = silent) -> Rebased:
     refuse_running([wish.overlay])
     below = files_of_layers([*(found.old or ())[1:], *found.new])
     with held(files_of_layers([found.layer]), below) as holds:
-        found = _look(wish)  # what was vetted before the lock may have been another file
         with private_folder() as folder:
-            result = _Rebasing(wish, found, folder, report).run()
+            result = _Rebasing(wish, holds, folder, report).run()
         for hold in holds:
             hold.sync()
     return result
@@ -169,8 +169,10 @@ def _elsewhere(parent: Path, overlay: Path) -> str:
 class _Rebasing:
     """One rebase, with every image held."""
 
-    def __init__(self, wish: Wish, found: _Chains, folder: Path, report: Report) -> None:
-        self._wish, self._found, self._folder, self._report = wish, found, folder, report
+    def __init__(self, wish: Wish, holds: Sequence[Hold], folder: Path, report: Report) -> None:
+        self._wish, self._holds, self._folder, self._report = wish, holds, folder, report
+        # What was vetted before the lock may have been another file.
+        self._found = _look(wish)
         self._warnings: list[Notice] = []
 
     def run(self) -> Rebased:
@@ -306,12 +308,12 @@ class _Rebasing:
             if method != "header":
                 assert found.old is not None
                 node = chain_node(found.old, self._folder, 0, writable=True)
-                if name is None:
-                    rebase.copy_all(node, self._report)
-                    return
-                rebase.copy_differing(node, self._lower(found.new, 1), self._report)
-            assert name is not None
-            rebase.store_parent(alone(found.layer, self._folder), name, found.new[0].format)
+                parent = self._lower(found.new, 1) if found.new else None
+                rebase.copy_differing(node, parent, self._report)
+                for hold in self._holds:
+                    hold.sync()
+            stated = found.new[0].format if found.new else None
+            rebase.store_parent(alone(found.layer, self._folder), name or b"", stated)
         except ToolError as error:
             if space_error(error):
                 raise SpaceError(
