@@ -12,6 +12,7 @@ from pathlib import Path
 
 from imgtools.errors import ImageError, ToolError
 from imgtools.image.job import run_job
+from imgtools.image.vet import vet
 from imgtools.model import ImageLayer
 from imgtools.nodes import Node, chain_node, spec
 
@@ -34,12 +35,12 @@ def mend_leaks(layer: ImageLayer, folder: Path) -> bool:
         return False
     name = spec(alone(layer, folder))
     look = ("qemu-img", "check", "-q")
+    # A dirty image says itself that its reference counts are not to be trusted.  qemu counts
+    # anew when it opens one for writing, and "check" is the only command that does not.
+    dirty = vet(layer.path, layer.format).dirty
+    if dirty:
+        run_job([*look, "-r", "all", name], good=(0, 2, _LEAKS))
     status = run_job([*look, name], good=(0, 2, _LEAKS)).status
-    if status == 2 and layer.format == "qcow2":
-        # A dirty image (lazy reference counts, a killed "commit") counts its references when it is
-        # opened for writing; only what is left then is damage.
-        run_job(["qemu-img", "check", "-q", "-r", "leaks", name], good=(0, 1, 2, _LEAKS))
-        status = run_job([*look, name], good=(0, 2, _LEAKS)).status
     if status == 2:
         raise ImageError(
             f"{layer.path}: the image is damaged",
@@ -47,7 +48,7 @@ def mend_leaks(layer: ImageLayer, folder: Path) -> bool:
         )
     if status == _LEAKS:
         run_job([*look, "-r", "leaks", name], good=(0, _LEAKS))
-    return status == _LEAKS
+    return dirty or status == _LEAKS
 
 
 def space_error(error: ToolError) -> bool:

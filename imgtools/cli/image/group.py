@@ -7,6 +7,7 @@ import click
 from imgtools.cli.lazy import LazyGroup
 
 COMMANDS: dict[str, str] = {
+    "commit": "imgtools.cli.image.commit_cmd",
     "info": "imgtools.cli.info_cmd",
     "rebase": "imgtools.cli.image.rebase_cmd",
 }
@@ -14,6 +15,7 @@ COMMANDS: dict[str, str] = {
 EPILOG = """\b
 Examples:
   imgtools image info guest.qcow2
+  imgtools image commit overlay.qcow2
   imgtools image rebase -b new-base.qcow2 overlay.qcow2
 """
 

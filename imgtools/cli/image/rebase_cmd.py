@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -15,6 +16,8 @@ from imgtools.model import KNOWN_FORMATS
 
 if TYPE_CHECKING:
     from imgtools.workflow.rebasing import Rebased, Wish
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 EPILOG = """\b
 Examples:
@@ -40,6 +43,11 @@ def _format(_ctx: click.Context, _param: click.Parameter, value: str | None) -> 
     return value
 
 
+def format_option(*names: str, help: str) -> Callable[[F], F]:  # noqa: A002 (click's word)
+    """An option that takes a format by qemu's name."""
+    return click.option(*names, metavar="FMT", callback=_format, help=help)
+
+
 @click.command(
     "rebase",
     epilog=EPILOG,
@@ -52,18 +60,12 @@ def _format(_ctx: click.Context, _param: click.Parameter, value: str | None) -> 
     metavar="FILE",
     help="The new backing file, named from where you stand; '' is the same as --flatten.",
 )
-@click.option(
-    "-F",
-    "--backing-format",
-    metavar="FMT",
-    callback=_format,
-    help="Its format; else its header says it.  It is always stored.",
+@format_option(
+    "-F", "--backing-format", help="Its format; else its header says it.  It is always stored."
 )
 @click.option("--flatten", is_flag=True, help="Copy all of it: the overlay then stands alone.")
 @click.option("-u", "--unsafe", is_flag=True, help="Write the header only, copy nothing.")
-@click.option(
-    "-f", "--format", "image_format", metavar="FMT", callback=_format, help="The overlay's format."
-)
+@format_option("-f", "--format", "image_format", help="The overlay's format.")
 @click.option("-n", "--dry-run", is_flag=True, help="Check everything, change nothing.")
 @click.option("--untrusted", is_flag=True, help="Follow no reference out of an image's folder.")
 @progress_option

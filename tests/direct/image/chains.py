@@ -91,6 +91,11 @@ def check(path: Path) -> int:
     return int(json.loads(done.stdout).get("leaks", 0))
 
 
+def dirty(path: Path) -> bool:
+    """Does the header say that the reference counts are not to be trusted?"""
+    return bool(header(path).get("dirty-flag"))
+
+
 def result(*words: str | Path) -> Any:
     """The result in the JSON of a run that succeeds."""
     done = imgtools(*words, "--json")
@@ -124,7 +129,9 @@ def kill_loop(
     Most points lie behind the first write to one of ``images``.  ``look`` sees what is left,
     finishes it, and gives a name to the outcome.
     """
-    saved = {path: path.with_name(f"{path.name}.start") for path in images}
+    # In a folder of their own: a copy of an overlay is one more overlay beside it.
+    saved = {path: path.parent / "start" / path.name for path in images}
+    images[0].with_name("start").mkdir()
     for path, copy in saved.items():
         shutil.copyfile(path, copy)
     first, whole = _run_and_kill(words, images, delay=1e9, kill=False)
