@@ -41,6 +41,7 @@ COMMANDS = {
     "mkdir": "imgtools.cli.mkdir_cmd",
     "mv": "imgtools.cli.mv_cmd",
     "plugins": "imgtools.cli.plugins_cmd",
+    "rebase": "imgtools.cli.image.rebase_cmd",
     "recover": "imgtools.cli.recover_cmd",
     "rm": "imgtools.cli.rm_cmd",
     "search": "imgtools.cli.search_cmd",

@@ -285,3 +285,11 @@ def _once(member: ImageHeader, image: Path, seen: dict[tuple[int, int], Path]) -
     if member.identity in seen:
         raise ImageChainError(f"{image}: it names {member.path}, which the chain holds already")
     seen[member.identity] = member.path
+
+
+def vet_parent(target: Path, stated: str | None, image: Path) -> ImageHeader:
+    """Vet what is to become the backing file of ``image``, by the rules for one that is it.
+
+    Raises what `resolve_disk` raises for a backing file.
+    """
+    return _vet_member(target, stated, image, "new backing file")

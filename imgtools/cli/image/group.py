@@ -8,13 +8,17 @@ from imgtools.cli.lazy import LazyGroup
 
 COMMANDS: dict[str, str] = {
     "chain": "imgtools.cli.image.chain_cmd",
+    "commit": "imgtools.cli.image.commit_cmd",
     "info": "imgtools.cli.info_cmd",
+    "rebase": "imgtools.cli.image.rebase_cmd",
 }
 
 EPILOG = """\b
 Examples:
   imgtools image info guest.qcow2
   imgtools image chain /var/lib/libvirt/images
+  imgtools image commit overlay.qcow2
+  imgtools image rebase -b new-base.qcow2 overlay.qcow2
 """
 
 
