@@ -7,6 +7,7 @@ import click
 from imgtools.cli.lazy import LazyGroup
 
 COMMANDS: dict[str, str] = {
+    "convert": "imgtools.cli.image.convert_cmd",
     "info": "imgtools.cli.info_cmd",
 }
 

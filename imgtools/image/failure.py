@@ -1,0 +1,32 @@
+"""What qemu-img's last line means for the user."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from imgtools.errors import EncryptedError, ImgtoolsError, SpaceError, ToolError, UsageError
+
+_SPACE = ("No space left on device", "Disk quota exceeded", "File too large")
+_OPTIONS = re.compile(
+    r"Invalid parameter|Parameter '|Unsupported|error while converting|Invalid option|must be"
+    r"|not supported for this file format|does not support|Invalid|can not be used|cannot be used"
+)
+_KEY = re.compile(r"Invalid password|cannot unlock any keyslot")
+
+
+def failure(error: ToolError, names: Mapping[str, str]) -> ImgtoolsError:
+    """The error to raise for one of qemu-img that made or measured a new image.
+
+    ``names``: what its line calls our files, and what the user calls them.
+    """
+    text = error.message
+    for spec, name in names.items():
+        text = text.replace(spec, name)
+    if any(word in text for word in _SPACE):
+        return SpaceError(f"{text}; nothing was kept", hint="free some space, or write elsewhere")
+    if _KEY.search(text):
+        return EncryptedError(f"the key does not open the image ({text})", hint="check the key")
+    if _OPTIONS.search(text):
+        return UsageError(text, hint="the options of a format: qemu-img create -f FORMAT -o help")
+    return ToolError(text)
