@@ -105,7 +105,7 @@ def _run(source: Source, words: list[str], target: str, path: Path, report: Repo
         run_job(argv, report, pass_fds=source.keys.fds)
     except ToolError as error:
         names = {node: source.name, target: path.name}
-        raise failure(error, names) from error
+        raise failure(error, path.name, names) from error
 
 
 def cut_to(path: Path, target_format: str, size: int) -> None:

@@ -41,12 +41,14 @@ def measure(
     target_format: str,
     options: Mapping[str, str],
     *,
+    name: str,
     snapshot: Snapshot | None = None,
     keys: Secrets | None = None,
 ) -> Measured:
     """Measure a copy of ``source``, a node or an empty disk of so many bytes.
 
-    ``options`` as for the copy.  Raises UsageError for options that do not fit, ToolError.
+    ``options`` as for the copy; ``name`` is what errors are about.  Raises UsageError for options
+    that do not fit, and ToolError.
     """
     what = ["--size", str(source)] if isinstance(source, int) else [spec(source)]
     with secrets({}) if keys is not None else _any_key(options) as stand_in:
@@ -56,7 +58,7 @@ def measure(
         try:
             done = run(argv, timeout=TIMEOUT, pass_fds=found.fds)
         except ToolError as error:
-            raise failure(error, {what[-1]: "the source"}) from error
+            raise failure(error, name, {what[-1]: name}) from error
     facts = json.loads(done.stdout)
     return Measured(
         required=int(facts["required"]),

@@ -25,6 +25,7 @@ from imgtools.transaction.space import free
 from imgtools.workflow.images import files_of, private_folder, to_read
 from imgtools.workflow.replacing import replacing
 
+MAX_SPARSE = 16 << 20  # bytes; MAX_BUF_SECTORS of qemu-img.c
 Show = Callable[[str, int], AbstractContextManager[Report]]
 """Shows the progress of a job, given its name and its size in bytes."""
 
@@ -94,6 +95,9 @@ def check(how: How) -> None:
         raise UsageError("--target-is-zero: only with -n", hint="a new image is all zeros anyway")
     if how.no_create and how.options:
         raise UsageError("-o: not with -n", hint="the image that exists has its options already")
+    sparse = how.writing.sparse or 0
+    if sparse % 512 or sparse > MAX_SPARSE:
+        raise UsageError(f"-S {sparse}: not a multiple of 512 up to {MAX_SPARSE}", hint="-S 64K")
     if how.writing.bitmaps and how.target_format != "qcow2":
         raise UsageError(f"--bitmaps: {how.target_format} holds no bitmaps", hint="use -O qcow2")
     if how.writing.skip_broken_bitmaps and not how.writing.bitmaps:
@@ -172,7 +176,8 @@ def _size(disk: Disk, node: Node, keys: Secrets, snapshot: Snapshot | None, how:
     """The size of the copy, in whole sectors as qemu has it."""
     size = disk.layers[0].virtual_size
     if node["driver"] == "luks":
-        return measure(node, "raw", {}, keys=keys).fully_allocated  # less its header
+        # What is behind its header.
+        return measure(node, "raw", {}, name=disk.name, keys=keys).fully_allocated
     if snapshot is not None and snapshot.virtual_size not in (None, size):
         assert snapshot.virtual_size is not None
         if snapshot.virtual_size > size or not _can_cut(how):
@@ -202,15 +207,22 @@ def _make(job: Job, folder: Path) -> int:
         if job.size < job.disk.layers[0].virtual_size and job.source.snapshot is not None:
             cut_to(path, how.target_format, job.size)
         check_size(path, how.target_format, job.size)
+        made = sorted(path.parent.iterdir())
         if how.verify:
-            compare(job, path, folder)
-        return sum(one.stat().st_blocks * 512 for one in path.parent.iterdir())
+            compare(job, path, folder, tuple(one for one in made if one != path))
+        return sum(one.stat().st_blocks * 512 for one in made)
 
 
-def compare(job: Job, path: Path, folder: Path) -> None:
+def compare(job: Job, path: Path, folder: Path, extents: tuple[Path, ...] = ()) -> None:
     """Read both sides once more.  Raises ImageError if they differ."""
     how = job.how
-    layer = ImageLayer(path=path.absolute(), format=how.target_format, virtual_size=job.size)
+    layer = ImageLayer(
+        path=path.absolute(),
+        format=how.target_format,
+        virtual_size=job.size,
+        # Those of a VMDK; a new qcow2 has no data file.
+        extents=extents if how.target_format == "vmdk" else (),
+    )
     node = chain_node([layer], folder, index=1)
     if how.target_format == "luks":
         node.update({"driver": "luks", "key-secret": TARGET})
@@ -234,6 +246,7 @@ def _check_space(job: Job) -> None:
         job.source.node,
         how.target_format if known else "raw",
         job.options if known else {},
+        name=job.disk.name,
         snapshot=job.source.snapshot,
         keys=job.keys,
     )
