@@ -23,6 +23,7 @@ COMMANDS = {
     "cat": "imgtools.cli.cat_cmd",
     "chmod": "imgtools.cli.chmod_cmd",
     "chown": "imgtools.cli.chown_cmd",
+    "convert": "imgtools.cli.image.convert_cmd",
     "copy-in": "imgtools.cli.copy_in_cmd",
     "copy-out": "imgtools.cli.copy_out_cmd",
     "df": "imgtools.cli.df_cmd",

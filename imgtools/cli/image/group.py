@@ -9,6 +9,7 @@ from imgtools.cli.lazy import LazyGroup
 COMMANDS: dict[str, str] = {
     "chain": "imgtools.cli.image.chain_cmd",
     "commit": "imgtools.cli.image.commit_cmd",
+    "convert": "imgtools.cli.image.convert_cmd",
     "info": "imgtools.cli.info_cmd",
     "rebase": "imgtools.cli.image.rebase_cmd",
 }
