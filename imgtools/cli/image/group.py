@@ -7,12 +7,14 @@ import click
 from imgtools.cli.lazy import LazyGroup
 
 COMMANDS: dict[str, str] = {
+    "create": "imgtools.cli.image.create_cmd",
     "info": "imgtools.cli.info_cmd",
 }
 
 EPILOG = """\b
 Examples:
   imgtools image info guest.qcow2
+  imgtools image create -b base.qcow2 overlay.qcow2
 """
 
 
