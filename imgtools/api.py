@@ -19,12 +19,24 @@ from imgtools.errors import (
     GuestFileTooLargeError,
     GuestNotADirectoryError,
     GuestOperationError,
+    GuestSymlinkLoopError,
     UsageError,
 )
 from imgtools.guest.linux.distros import family
 from imgtools.guest.linux.findings import Findings
 from imgtools.guest.linux.release import Release, find_release
-from imgtools.guest.steps import Content, Mkdir, Remove, Step, Touch, Truncate, Verb, Write
+from imgtools.guest.steps import (
+    Content,
+    Link,
+    Mkdir,
+    Remove,
+    Rewrite,
+    Step,
+    Touch,
+    Truncate,
+    Verb,
+    Write,
+)
 from imgtools.guest.tree import GuestTree
 from imgtools.model import Stat
 
@@ -38,7 +50,10 @@ __all__ = [
     "Release",
     "UsageError",
     "empty",
+    "empty_paths",
+    "link",
     "remove",
+    "remove_files",
     "remove_paths",
     "rewrite",
     "touch",
@@ -131,7 +146,7 @@ class Guest:
                 self.tree.lstat(folder.rstrip(b"/") + b"/" + name)
                 return [name]
             entries = self.tree.listdir(folder)
-        except (GuestFileNotFoundError, GuestNotADirectoryError):
+        except (GuestFileNotFoundError, GuestNotADirectoryError, GuestSymlinkLoopError):
             return []
         return sorted(entry for entry in entries if fnmatch.fnmatchcase(entry, name))
 
@@ -148,10 +163,24 @@ class Guest:
         return list(homes.values())
 
     def in_homes(self, *patterns: str) -> Iterator[bytes]:
-        """What patterns match below every home directory; a home's own name is no pattern."""
-        for home in self.homes():
+        """What patterns match below every home directory; a home's own name is no pattern.
+
+        Homes are those of /etc/passwd, and the folders in /home, which may be those of accounts
+        that a directory service knows.
+        """
+        homes = dict.fromkeys(home.path for home in self.homes())
+        homes |= dict.fromkeys(path for path in self.glob("/home/*") if self.tree.is_dir(path))
+        for home in homes:
             for pattern in patterns:
-                yield from self._match(home.path, os.fsencode(pattern).split(b"/"))
+                yield from self._match(home, os.fsencode(pattern).split(b"/"))
+
+    def files_below(self, *patterns: str) -> Iterator[tuple[bytes, Stat]]:
+        """All but the folders in the folders that patterns match, at any depth, with its lstat."""
+        for top in self.glob(*patterns):
+            if self.tree.is_dir(top):
+                for path, _, found in self.tree.walk(top):
+                    if not _stat.S_ISDIR(found.mode):
+                        yield path, found
 
     def read(self, path: str | bytes) -> bytes | None:
         """The content of a file; None where there is none.  Raises for one above `MAX_TEXT`."""
@@ -210,20 +239,47 @@ def remove(guest: Guest, *patterns: str) -> Iterator[Action]:
     yield from remove_paths(guest, guest.glob(*patterns))
 
 
+def remove_files(guest: Guest, *patterns: str) -> Iterator[Action]:
+    """Remove what the patterns match, but no folders."""
+    for path in guest.glob(*patterns):
+        if not _stat.S_ISDIR(guest.tree.lstat(path).mode):
+            yield from remove_paths(guest, [path])
+
+
 def remove_paths(guest: Guest, paths: Iterable[bytes]) -> Iterator[Action]:
-    """Remove these files and folders, with all that is below."""
+    """Remove these files and folders, with all that is below.
+
+    Of a folder on which or below which a filesystem is mounted, what can be removed is.
+    """
     for path in paths:
+        if _holds_mount(guest.tree, path):
+            below = [path.rstrip(b"/") + b"/" + name for name in guest.tree.listdir(path)]
+            yield from remove_paths(guest, below)
+            continue
         step = Remove(path=path, recursive=True, force=True)
         yield Action(verb="removed", path=path, step=step, freed=guest.size(path))
 
 
 def empty(guest: Guest, *patterns: str) -> Iterator[Action]:
     """Cut regular files to no bytes, as programs need that do not make a file themselves."""
-    for path in guest.glob(*patterns):
+    yield from empty_paths(guest, guest.glob(*patterns))
+
+
+def empty_paths(guest: Guest, paths: Iterable[bytes]) -> Iterator[Action]:
+    """Cut these to no bytes where they are regular files."""
+    for path in paths:
         found = guest.tree.lstat(path)
         if _stat.S_ISREG(found.mode) and found.size:
             step = Truncate(path=path, size=0)
             yield Action(verb="changed", path=path, step=step, freed=_size(found))
+
+
+def _holds_mount(tree: GuestTree, path: bytes) -> bool:
+    points = [mount.mountpoint for mount in tree.mounts if mount.mountpoint != b"/"]
+    if not points:
+        return False
+    resolved = tree.resolve(path, follow_last=False)
+    return any(point == resolved or point.startswith(resolved + b"/") for point in points)
 
 
 def write(guest: Guest, path: str | bytes, content: bytes, mode: str = "0644") -> Iterator[Action]:
@@ -245,8 +301,8 @@ def rewrite(
     """Pass a file through ``transform``; nothing where there is none, or nothing changes."""
     target = os.fsencode(path)
     content = guest.read(target)
-    if content is not None and (changed := transform(content)) != content:
-        step = Write(path=target, content=Content(data=changed))
+    if content is not None and transform(content) != content:
+        step = Rewrite(path=target, transform=transform, limit=MAX_TEXT)
         yield Action(verb="edited", path=target, step=step)
 
 
@@ -255,3 +311,15 @@ def touch(guest: Guest, path: str | bytes) -> Iterator[Action]:
     target = os.fsencode(path)
     if not guest.tree.exists(target):
         yield Action(verb="made", path=target, step=Touch(path=target))
+
+
+def link(guest: Guest, target: str, path: str | bytes) -> Iterator[Action]:
+    """Make ``path`` a symbolic link to ``target``, in place of a file or another link."""
+    where = os.fsencode(path)
+    step = Link(path=where, target=os.fsencode(target), symbolic=True, force=True)
+    folder = where.rpartition(b"/")[0]
+    if folder and not guest.tree.is_dir(folder):
+        yield Action(verb="made", path=folder, step=Mkdir(path=folder, parents=True))
+    elif step.idle(guest.tree):
+        return
+    yield Action(verb="made", path=where, step=step)

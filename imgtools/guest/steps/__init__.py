@@ -8,7 +8,7 @@ of several steps all must be idle.
 from __future__ import annotations
 
 from imgtools.guest.steps.base import Done, Step, Verb
-from imgtools.guest.steps.content import AppendLine, Content, Edit, Truncate, Write
+from imgtools.guest.steps.content import AppendLine, Content, Edit, Rewrite, Truncate, Write
 from imgtools.guest.steps.names import Link, Mkdir, Move, Remove, Touch
 from imgtools.guest.steps.permissions import Chmod, Chown
 
@@ -23,6 +23,7 @@ __all__ = [
     "Mkdir",
     "Move",
     "Remove",
+    "Rewrite",
     "Step",
     "Touch",
     "Truncate",

@@ -141,6 +141,29 @@ def _copy_file(guest: GuestFiles, path: bytes, copy: bytes, content: bytes) -> N
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rewrite:
+    """Pass a file of at most ``limit`` bytes, of any kind, through ``transform``."""
+
+    path: bytes
+    transform: Callable[[bytes], bytes]
+    limit: int = MAX_EDIT
+
+    def idle(self, tree: GuestTree) -> bool:
+        """True if the content comes back as it was."""
+        content = tree.read(self.path, limit=self.limit)
+        return self.transform(content) == content
+
+    def perform(self, guest: GuestFiles) -> list[Done]:
+        """Transform what is there by now: a step before this one may have changed it."""
+        content = guest.read(self.path, limit=self.limit)
+        changed = self.transform(content)
+        if changed == content:
+            return []
+        guest.create(self.path, [changed])
+        return [Done(verb="edited", path=self.path)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AppendLine(Always):
     """Add a line to the end of a file, with the file's own line ending."""
 

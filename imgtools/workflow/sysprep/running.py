@@ -133,13 +133,20 @@ def _wanted(tree: GuestTree, actions: Iterable[Action], gone: set[bytes]) -> lis
     """The actions whose path no earlier one removes; ``gone`` grows by what these remove."""
     wanted = []
     for action in actions:
-        parts = tree.resolve(action.path, follow_last=False).split(b"/")
+        parts = _resolved(tree, action.path).split(b"/")
         if any(b"/".join(parts[:depth]) in gone for depth in range(2, len(parts) + 1)):
             continue
         wanted.append(action)
         if action.verb == "removed":
             gone.add(b"/".join(parts))
     return wanted
+
+
+def _resolved(tree: GuestTree, path: bytes) -> bytes:
+    try:
+        return tree.resolve(path, follow_last=False)
+    except GuestFileNotFoundError:
+        return path  # in a folder that an action before this one makes
 
 
 def _failed(operation: Operation, error: ImgtoolsError) -> _FailedError:

@@ -1,0 +1,27 @@
+"""Host names in the files of network interfaces."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from imgtools.api import Action, Guest, Operation, rewrite
+
+LINE = re.compile(rb"^[ \t]*(?:DHCP_HOSTNAME|HOSTNAME)=.*\n?", re.MULTILINE)
+
+
+def _plan(guest: Guest, _: Mapping[str, Any]) -> Iterator[Action]:
+    for path in guest.glob("/etc/sysconfig/network-scripts/ifcfg-*"):
+        if guest.tree.is_file(path):
+            yield from rewrite(guest, path, lambda text: LINE.sub(b"", text))
+
+
+operation = Operation(
+    name="net-hostname",
+    heading="Remove host names from the network interfaces' files",
+    description="HOSTNAME and DHCP_HOSTNAME in ifcfg-* of the Red Hat family: the name of this "
+    "machine, which its DHCP server gets to know.",
+    families=("fedora", "rhel"),
+    plan=_plan,
+)
