@@ -83,7 +83,7 @@ def test_what_the_dry_run_says_is_done_and_then_nothing_is_left(disk: Path, tmp_
         ("yield 3", "operation broken failed: AttributeError"),
         (
             "yield from write(guest, '/boot/fill', bytes(400 << 20))",
-            "operation broken: /boot/fill: No space left on device",
+            "operation broken: /boot/fill: no space left",
         ),
         ("yield from write(guest, '/etc/passwd/x', b'')", "operation broken: "),
     ],
