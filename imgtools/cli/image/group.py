@@ -9,11 +9,14 @@ from imgtools.cli.lazy import LazyGroup
 COMMANDS: dict[str, str] = {
     "convert": "imgtools.cli.image.convert_cmd",
     "info": "imgtools.cli.info_cmd",
+    "measure": "imgtools.cli.image.measure_cmd",
 }
 
 EPILOG = """\b
 Examples:
   imgtools image info guest.qcow2
+  imgtools image convert -O qcow2 guest.vmdk guest.qcow2
+  imgtools image measure -O qcow2 guest.vmdk
 """
 
 
