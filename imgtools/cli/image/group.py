@@ -13,6 +13,7 @@ COMMANDS: dict[str, str] = {
     "create": "imgtools.cli.image.create_cmd",
     "info": "imgtools.cli.info_cmd",
     "rebase": "imgtools.cli.image.rebase_cmd",
+    "measure": "imgtools.cli.image.measure_cmd",
 }
 
 EPILOG = """\b
@@ -22,6 +23,8 @@ Examples:
   imgtools image commit overlay.qcow2
   imgtools image rebase -b new-base.qcow2 overlay.qcow2
   imgtools image create -b base.qcow2 overlay.qcow2
+  imgtools image convert -O qcow2 guest.vmdk guest.qcow2
+  imgtools image measure -O qcow2 guest.vmdk
 """
 
 
