@@ -10,6 +10,7 @@ COMMANDS: dict[str, str] = {
     "commit": "imgtools.cli.image.commit_cmd",
     "info": "imgtools.cli.info_cmd",
     "rebase": "imgtools.cli.image.rebase_cmd",
+    "snapshot": "imgtools.cli.image.snapshot_cmd",
 }
 
 EPILOG = """\b
@@ -17,6 +18,7 @@ Examples:
   imgtools image info guest.qcow2
   imgtools image commit overlay.qcow2
   imgtools image rebase -b new-base.qcow2 overlay.qcow2
+  imgtools image snapshot create guest.qcow2 before-upgrade
 """
 
 
