@@ -14,6 +14,7 @@ COMMANDS: dict[str, str] = {
     "info": "imgtools.cli.info_cmd",
     "rebase": "imgtools.cli.image.rebase_cmd",
     "measure": "imgtools.cli.image.measure_cmd",
+    "snapshot": "imgtools.cli.image.snapshot_cmd",
 }
 
 EPILOG = """\b
@@ -25,6 +26,7 @@ Examples:
   imgtools image create -b base.qcow2 overlay.qcow2
   imgtools image convert -O qcow2 guest.vmdk guest.qcow2
   imgtools image measure -O qcow2 guest.vmdk
+  imgtools image snapshot create guest.qcow2 before-upgrade
 """
 
 
