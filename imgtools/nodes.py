@@ -77,6 +77,21 @@ def json_name(path: Path, alias: Path) -> str:
     return text
 
 
+def _beside_extents(path: Path, layer: ImageLayer, name: Callable[[Path], str]) -> str:
+    """As ``name`` says, but qemu finds the extents, which it seeks where the descriptor lies."""
+    found = Path(name(path))
+    if found == path:
+        return str(found)
+    folder = found.with_name(f"{found.name}.files")
+    if not folder.exists():
+        folder.mkdir()
+        (folder / found.name).symlink_to(path)
+        for extent in layer.extents:
+            if extent.parent == path.parent:
+                (folder / extent.name).symlink_to(extent)
+    return str(folder / found.name)
+
+
 def _layer_node(layer: ImageLayer, backing: Node | None, name: Callable[[Path], str]) -> Node:
     # LUKS on the whole disk is opened in the appliance, with the keys, like any LUKS volume.
     driver = "raw" if layer.format == "luks" else layer.format
@@ -86,6 +101,8 @@ def _layer_node(layer: ImageLayer, backing: Node | None, name: Callable[[Path], 
             f"{layer.path}: the appliance cannot read an internal snapshot",
             hint="copy it out first: imgtools convert -l snapshot.name=NAME -O qcow2 IMAGE COPY",
         )
+    if driver == "vmdk" and layer.extents:
+        name = partial(_beside_extents, layer=layer, name=name)
     node: Node = {"driver": driver, "read-only": True, "file": file_node(layer.path, name)}
     if driver in WITH_BACKING:
         node["backing"] = backing

@@ -26,6 +26,7 @@ __all__ = [
     "DiskArguments",
     "Output",
     "disk_options",
+    "guests_of",
     "make_request",
     "mount_option",
     "output_options",
@@ -305,6 +306,24 @@ def _collect(
         untrusted=raw["untrusted"],
         config=config,
     )
+
+
+def guests_of(disks: DiskArguments, words: Sequence[str]) -> list[DiskArguments]:
+    """The guests of a command that reads many: that of -a, or the domains, or one for each word.
+
+    For a command whose `disk_options` are positional "none".
+    """
+    if not disks.empty:
+        if words:
+            raise UsageError(f"what is {words[0]}?", hint="name guests by -a, by -d, or as words")
+        return [replace(disks, domains=(name,)) for name in disks.domains] or [disks]
+    ordered = click.get_current_context().meta.get(_META, [])
+    requests, domains = _positional(list(words), ordered)
+    if not requests and not domains:
+        raise UsageError("which guests?", hint="name images, or -d DOMAIN")
+    return [replace(disks, disks=(request,)) for request in requests] or [
+        replace(disks, domains=(name,)) for name in domains
+    ]
 
 
 def _in_order(ordered: list[tuple[str, str]], wanted: str = "add") -> list[DiskRequest]:

@@ -96,6 +96,11 @@ _OPTIONS = [
         help="Names with commas; -NAME leaves one out; also 'defaults' and 'all'.",
     ),
     click.option("--enable", metavar="LIST", help="Only these operations."),
+    click.option(
+        "--check",
+        is_flag=True,
+        help="Change nothing: say whether the guest is safe to clone (as imgtools identity).",
+    ),
     click.option("--list-operations", is_flag=True, help="Show the operations and end."),
     click.option(
         "--report",
@@ -142,10 +147,14 @@ def command(
     if rest["list_operations"]:
         _list(output)
         return 0
-    chosen = choose(_registry().operations, enable=enable, operations=operations)
-    values = _values(chosen, rest)
     if disks.empty:
         raise UsageError(NO_DISK)
+    if rest["check"]:
+        from imgtools.cli.identity_cmd import run
+
+        return run([disks], output)
+    chosen = choose(_registry().operations, enable=enable, operations=operations)
+    values = _values(chosen, rest)
     if args:
         raise UsageError(f"what is {args[0]}?", hint="more disks of the guest: -a FILE -a FILE")
     from imgtools.guest.mounting import parse_mounts

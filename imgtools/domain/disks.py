@@ -52,7 +52,7 @@ def disks_of(xml: str | bytes, find_volume: FindVolume | None = None) -> list[Do
     ``find_volume(pool, volume)`` gives the path of a disk that lies in a storage pool.
     Raises LibvirtError when the text is not a domain's XML.
     """
-    root = _parse(xml)
+    root = parse_xml(xml)
     default = "raw" if root.get("type") in ("qemu", "kvm") else None
     disks = []
     for element in root.iterfind("./devices/disk"):
@@ -63,19 +63,20 @@ def disks_of(xml: str | bytes, find_volume: FindVolume | None = None) -> list[Do
     return disks
 
 
-def _parse(xml: str | bytes) -> _Element:
+def parse_xml(xml: str | bytes, tag: str = "domain") -> _Element:
+    """The root ``tag`` of one of libvirt's documents.  Raises LibvirtError."""
     from lxml import etree
 
     raw = xml.encode() if isinstance(xml, str) else xml
     if len(raw) > MAX_XML:
-        raise LibvirtError(f"the domain's XML is larger than {MAX_XML} bytes")
+        raise LibvirtError(f"the {tag}'s XML is larger than {MAX_XML} bytes")
     parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False)
     try:
         root = etree.fromstring(raw, parser)
     except etree.XMLSyntaxError as error:
-        raise LibvirtError(f"the domain's XML cannot be parsed: {error.msg}") from None
-    if root.tag != "domain":
-        raise LibvirtError("the XML is not a domain's: its root is not <domain>")
+        raise LibvirtError(f"the {tag}'s XML cannot be parsed: {error.msg}") from None
+    if root.tag != tag:
+        raise LibvirtError(f"the XML is not a {tag}'s: its root is not <{tag}>")
     return root
 
 

@@ -82,12 +82,12 @@ def _record(connection: Any, handle: Any) -> Domain:
         active=active,
         saved=not active and bool(handle.hasManagedSaveImage(0)),
         disks=tuple(
-            disks_of(handle.XMLDesc(0), lambda pool, name: _volume(connection, pool, name))
+            disks_of(handle.XMLDesc(0), lambda pool, name: find_volume(connection, pool, name))
         ),
     )
 
 
-def _volume(connection: Any, pool: str, name: str) -> str | None:
+def find_volume(connection: Any, pool: str, name: str) -> str | None:
     """The host path of a volume, None when libvirt does not know one."""
     libvirt = binding()
     try:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from imgtools.domain.connection import open_connection
-from imgtools.domain.domains import list_domains
+from imgtools.domain.domains import Domain, list_domains
 from imgtools.errors import ImgtoolsError
 
 # The sockets of libvirtd and of the modular daemon: without one of them nothing is asked, since
@@ -25,17 +25,22 @@ def running_domain_with(images: Sequence[Path]) -> tuple[Path, str] | None:
 
     None as well where no libvirt answers, or its binding is missing.
     """
-    if not any(Path(socket).exists() for socket in SOCKETS):
-        return None
     wanted = {os.path.realpath(image): image for image in images}
+    for domain in known_domains():
+        if not domain.active:
+            continue
+        paths = (os.path.realpath(disk.path) for disk in domain.disks if disk.path)
+        if path := next((path for path in paths if path in wanted), None):
+            return wanted[path], domain.name
+    return None
+
+
+def known_domains() -> list[Domain]:
+    """All domains of this host's libvirt; none where it does not answer, or lacks its binding."""
+    if not any(Path(socket).exists() for socket in SOCKETS):
+        return []
     try:
         with open_connection(URI) as connection:
-            for domain in list_domains(connection):
-                if not domain.active:
-                    continue
-                paths = (os.path.realpath(disk.path) for disk in domain.disks if disk.path)
-                if path := next((path for path in paths if path in wanted), None):
-                    return wanted[path], domain.name
+            return list_domains(connection)
     except ImgtoolsError:
-        return None
-    return None
+        return []

@@ -62,19 +62,20 @@ class Link:
         )
 
 
-def resolve_disk(request: DiskRequest, *, untrusted: bool) -> Disk:
+def resolve_disk(request: DiskRequest, *, untrusted: bool, unlock: bool = False) -> Disk:
     """Vet the image that ``request`` names and everything it rests on.
 
     Raises ImageError (or a finer class) for a bad layer, ImageChainError for a missing, looping
     or damaged member, UntrustedReferenceError for a reference that may not be followed (to a
     file that is no image, by a protocol, or out of an untrusted image's folder), and
-    SnapshotNotFoundError.  A remote disk comes back with its ``uri`` and no layers.
+    SnapshotNotFoundError.  ``unlock``: the caller has the key of images that are encrypted.  A
+    remote disk comes back with its ``uri`` and no layers.
     """
     if request.path is None:
         return Disk(request=request, uri=request.uri)
     links = []
     for link in follow_chain(request.path, request.format, untrusted=untrusted):
-        refuse_fatal(link.header)
+        refuse_fatal(link.header, unlock=unlock)
         links.append(link)
     layers = [link.layer() for link in links]
     if request.snapshot is not None:
@@ -100,18 +101,18 @@ def _at_snapshot(header: ImageHeader, layer: ImageLayer, name: str) -> ImageLaye
     )
 
 
-def refuse_fatal(header: ImageHeader) -> None:
+def refuse_fatal(header: ImageHeader, *, unlock: bool = False) -> None:
     """Raise ImageError with the text of the header's first fatal problem, if any.
 
-    An image whose format encrypts it raises EncryptedError: --key opens LUKS volumes, and no
-    engine hands a key to the image format.
+    An image whose format encrypts it raises EncryptedError, unless the caller will ``unlock`` it:
+    --key opens LUKS volumes, and no engine hands a key to the image format.
     """
     if header.fatal is not None:
         raise error_of(header.path, header.fatal)
-    if header.encrypted and header.format != "luks":
+    if header.encrypted and header.format != "luks" and not unlock:
         raise EncryptedError(
             f"{header.path}: the {header.format} image itself is encrypted ({header.encryption})",
-            hint="make a plain copy first: qemu-img convert with --object secret",
+            hint="make a plain copy first: imgtools convert --source-key-file FILE",
         )
 
 
@@ -285,3 +286,11 @@ def _once(member: ImageHeader, image: Path, seen: dict[tuple[int, int], Path]) -
     if member.identity in seen:
         raise ImageChainError(f"{image}: it names {member.path}, which the chain holds already")
     seen[member.identity] = member.path
+
+
+def vet_parent(target: Path, stated: str | None, image: Path) -> ImageHeader:
+    """Vet what is to become the backing file of ``image``, by the rules for one that is it.
+
+    Raises what `resolve_disk` raises for a backing file.
+    """
+    return _vet_member(target, stated, image, "new backing file")

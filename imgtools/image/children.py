@@ -14,14 +14,14 @@ MAX_ENTRIES = 5000
 _MAGICS = (b"QFI\xfb", b"QED\0")
 
 
-def overlays_of(image: Path) -> list[Path]:
-    """The qcow2 and qed images in the image's own folder that name it as their backing file.
+def overlays_of(image: Path, folder: Path | None = None) -> list[Path]:
+    """The qcow2 and qed images in a folder, else the image's own, that name it as backing file.
 
     Only headers are read; what cannot be read is left out, as is what lies elsewhere.
     """
     found = []
     real = os.path.realpath(image)
-    with os.scandir(image.parent) as entries:
+    with os.scandir(folder or image.parent) as entries:
         files = [Path(entry.path) for entry in islice(entries, MAX_ENTRIES) if entry.is_file()]
     for path in sorted(files):
         try:

@@ -75,13 +75,17 @@ def lock_state(path: Path) -> LockState:
         return state_of(source.fd)
 
 
-def state_of(fd: int) -> LockState:
-    """Ask who else uses the open file ``fd``; locks held through ``fd`` itself do not count."""
+def state_of(fd: int, *, holders: bool = True) -> LockState:
+    """Ask who else uses the open file ``fd``; locks held through ``fd`` itself do not count.
+
+    Without ``holders`` nobody is looked for in /proc, which takes long when many files are held.
+    """
     used = _locked_bytes(fd, PERMISSION_BASE)
     unshared = _locked_bytes(fd, UNSHARED_BASE)
     if not used and not unshared:
         return LockState()
-    return LockState(used=used, unshared=unshared, holders=_holders(os.fstat(fd)))
+    found = _holders(os.fstat(fd)) if holders else ()
+    return LockState(used=used, unshared=unshared, holders=found)
 
 
 def _locked_bytes(fd: int, base: int) -> tuple[str, ...]:

@@ -71,6 +71,38 @@ def partial_folder(target: Path) -> Path:
     return target.absolute().parent / name
 
 
+def is_partial(path: Path) -> bool:
+    """True for the name of a folder that `new_file` makes."""
+    return path.name.startswith(".") and path.name.endswith(SUFFIX)
+
+
+def leftover(folder: Path, *, remove: bool = False) -> bool:
+    """True when ``folder`` is what a killed run left: nobody is at work in it.
+
+    With ``remove`` it is gone afterwards.  Raises ReadOnlyError when it cannot be removed.
+    """
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.samestat(os.fstat(fd), folder.lstat()):
+            return False
+        if remove:
+            _empty(folder)
+            folder.rmdir()
+    except BlockingIOError:
+        return False
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+    finally:
+        os.close(fd)
+    return True
+
+
 def _claim(folder: Path, target: Path) -> int:
     """Make the folder and lock it; a dead run's is emptied."""
     for _ in range(100):

@@ -21,6 +21,7 @@ _COMPRESSED = 1 << 62
 MAX_L2_BYTES = 16 << 20
 # Refcount blocks that are read in search of one with a cluster in use.
 MAX_BLOCKS = 16
+_ZEROS = bytes(4096)
 
 
 class Layout(Protocol):
@@ -75,17 +76,26 @@ def _table(raw: bytes) -> array[int]:
 
 def _end_by_refcounts(source: Source, head: Layout) -> int:
     """Where the last cluster in use begins, plus one byte; 0 if there is none."""
-    blocks = _table(source.peek(head.reftable_offset, head.reftable_clusters * head.cluster_size))
+    raw = source.peek(head.reftable_offset, head.reftable_clusters * head.cluster_size)
+    blocks = _table(raw[: -(-_end_of_data(raw) // 8) * 8])
     present = (index for index in range(len(blocks) - 1, -1, -1) if blocks[index])
     for index in islice(present, MAX_BLOCKS):
         offset = blocks[index] & ~0x1FF
-        used = source.peek(offset, head.cluster_size).rstrip(b"\0")
+        used = _end_of_data(source.peek(offset, head.cluster_size))
         if used:
             bits = 1 << head.refcount_order
             per_block = head.cluster_size * 8 // bits
-            last = index * per_block + (len(used) * 8 - 1) // bits
+            last = index * per_block + (used * 8 - 1) // bits
             return (last << head.cluster_bits) + 1
     return 0
+
+
+def _end_of_data(raw: bytes) -> int:
+    """Where the zeros begin that ``raw`` ends with; ``rstrip`` alone looks at every byte."""
+    end = len(raw)
+    while end >= len(_ZEROS) and raw.endswith(_ZEROS, 0, end):
+        end -= len(_ZEROS)
+    return len(raw[:end].rstrip(b"\0"))
 
 
 def _lost_data(source: Source, head: Layout, tables: list[int]) -> int:

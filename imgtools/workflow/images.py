@@ -14,16 +14,20 @@ from imgtools.workflow.opening import finish_interrupted, resolve_disks
 
 
 @contextlib.contextmanager
-def to_read(requests: Sequence[DiskRequest], *, untrusted: bool) -> Iterator[tuple[Disk, ...]]:
+def to_read(
+    requests: Sequence[DiskRequest], *, untrusted: bool, unlock: bool = False
+) -> Iterator[tuple[Disk, ...]]:
     """The disks with their chains, which nobody changes while the block lasts.
 
-    An image whose commit was interrupted is read through its overlay, which is whole.  Raises what
+    An image whose commit was interrupted is read through its overlay, which is whole.  ``unlock``:
+    the caller has the key of images that are encrypted.  Raises what
     `imgtools.image.chain.resolve_disk` raises, InUseError naming who writes to a layer, and
     UsageError for a remote disk.
     """
-    disks = resolve_disks(requests, untrusted=untrusted)
+    disks = resolve_disks(requests, untrusted=untrusted, unlock=unlock)
     with holding([(path, False) for disk in disks for path in files_of(disk)]):
-        yield disks
+        # What was vetted before the lock may have been another file.
+        yield resolve_disks(requests, untrusted=untrusted, unlock=unlock)
 
 
 @contextlib.contextmanager

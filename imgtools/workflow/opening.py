@@ -17,13 +17,15 @@ if TYPE_CHECKING:
     from imgtools.transaction.recovery import Interrupted
 
 
-def resolve_disks(requests: Sequence[DiskRequest], *, untrusted: bool) -> tuple[Disk, ...]:
+def resolve_disks(
+    requests: Sequence[DiskRequest], *, untrusted: bool, unlock: bool = False
+) -> tuple[Disk, ...]:
     """Vet every image and its chain, note which ones are in use, refuse the same file twice.
 
     Raises what `imgtools.image.chain.resolve_disk` raises, and UsageError for a file that is
     named twice.
     """
-    disks = tuple(_resolve(request, untrusted=untrusted) for request in requests)
+    disks = tuple(_resolve(request, untrusted=untrusted, unlock=unlock) for request in requests)
     _refuse_twice(disks)
     return disks
 
@@ -41,14 +43,14 @@ def finish_interrupted(path: Path, *, untrusted: bool) -> Interrupted | None:
     return recover(path, resolve)
 
 
-def _resolve(request: DiskRequest, *, untrusted: bool) -> Disk:
-    disk = _whole(request, untrusted=untrusted)
+def _resolve(request: DiskRequest, *, untrusted: bool, unlock: bool) -> Disk:
+    disk = _whole(request, untrusted=untrusted, unlock=unlock)
     files = [path for layer in disk.layers for path in (layer.path, *layer.extents)]
     # A writer below the active layer (a running base) changes what we read just as well.
     return replace(disk, in_use=any(lock_state(path).writer for path in files))
 
 
-def _whole(request: DiskRequest, *, untrusted: bool) -> Disk:
+def _whole(request: DiskRequest, *, untrusted: bool, unlock: bool) -> Disk:
     """The disk; one whose commit was interrupted is read through the overlay, which is whole."""
     pending = None
     if request.path is not None and has_record(request.path):
@@ -56,7 +58,7 @@ def _whole(request: DiskRequest, *, untrusted: bool) -> Disk:
 
         pending = pending_overlay(request.path)
     if pending is None:
-        return resolve_disk(request, untrusted=untrusted)
+        return resolve_disk(request, untrusted=untrusted, unlock=unlock)
     overlay, image_format = pending
     disk = resolve_disk(replace(request, format=image_format), untrusted=untrusted)
     return replace(through(overlay, disk), request=request, pending=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -24,12 +26,84 @@ ExecStart=/bin/systemctl --no-block poweroff
 """
 
 
+CLONE = """\
+[Unit]
+After=ssh.service
+[Service]
+Type=oneshot
+StandardOutput=tty
+TTYPath=/dev/ttyS0
+ExecStart=/bin/sh -c 'echo "id $(cat /etc/machine-id)"'
+ExecStart=/bin/sh -c 'echo "sshd $(systemctl is-active ssh.service)"'
+ExecStart=/bin/sh -c 'for key in /etc/ssh/ssh_host_*_key.pub; do echo "key $(cat $key)"; done'
+ExecStart=/bin/systemctl --no-block poweroff
+"""
+
+
+def overlay(base: Path, disk: Path) -> Path:
+    make = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2"]
+    subprocess.run([*make, "-b", base, disk], check=True)
+    return disk
+
+
+def boot(*disks: Path) -> list[bytes]:
+    """Boot guests at the same time, until each turns itself off; what they said on ttyS0."""
+    with contextlib.ExitStack() as stack:
+        guests = [
+            stack.enter_context(
+                subprocess.Popen(
+                    ["qemu-system-x86_64", "-M", "q35,accel=tcg", "-cpu", "max", "-m", "1024",
+                     "-smp", "2", "-display", "none", "-nodefaults", "-no-reboot",
+                     "-serial", f"file:{disk}.serial",
+                     "-drive", f"file={disk},format=qcow2,if=virtio"],
+                )
+            )
+            for disk in disks
+        ]  # fmt: skip
+        try:
+            assert [guest.wait(timeout=500) for guest in guests] == [0] * len(disks)
+        finally:
+            for guest in guests:
+                guest.kill()
+    return [Path(f"{disk}.serial").read_bytes() for disk in disks]
+
+
+def test_two_clones_of_a_template_are_two_machines(
+    image: Callable[[str], Path], tmp_path: Path
+) -> None:
+    template = overlay(image("debian-plain"), tmp_path / "template.qcow2")
+    before = imgtools("cat", "-a", template, "/etc/machine-id", "/etc/ssh/ssh_host_rsa_key.pub")
+    wants = "/etc/systemd/system/multi-user.target.wants"
+    unit, steps = tmp_path / "unit", tmp_path / "steps"
+    unit.write_text(CLONE)
+    steps.write_text(f"""\
+write /etc/systemd/system/proof.service --from {unit}
+mkdir -p {wants}
+ln -s ../proof.service {wants}/proof.service
+""")
+    assert imgtools("apply", "-a", template, steps).code == 0
+    done = imgtools("sysprep", "-a", template)
+    assert done.code == 0, done.stderr
+    assert imgtools("sysprep", "--check", "-a", template).code == 0
+    clones = [overlay(template, tmp_path / f"clone{number}.qcow2") for number in (1, 2)]
+    ids, keys = [], []
+    for said in boot(*clones):
+        lines = said.decode(errors="replace").replace("\r", "").splitlines()
+        assert "sshd active" in lines
+        ids += [line for line in lines if re.fullmatch("id [0-9a-f]{32}", line)]
+        keys.append({line for line in lines if line.startswith("key ssh-rsa ")})
+    assert len(ids) == len(set(ids)) == 2
+    assert [len(found) for found in keys] == [1, 1]
+    assert keys[0] != keys[1]
+    told = before.stdout.decode()
+    assert all(one.removeprefix("id ") not in told for one in ids)
+    assert all(one.removeprefix("key ") not in told for found in keys for one in found)
+
+
 def test_a_changed_guest_comes_up_with_the_change(
     image: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    disk = tmp_path / "guest.qcow2"
-    make = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2"]
-    subprocess.run([*make, "-b", image("debian-plain"), disk], check=True)
+    disk = overlay(image("debian-plain"), tmp_path / "guest.qcow2")
     unit = tmp_path / "unit"
     unit.write_text(UNIT)
     wants = "/etc/systemd/system/multi-user.target.wants"
@@ -43,14 +117,8 @@ write /srv/note --content 'the change'
 """)
     done = imgtools("apply", "-a", disk, steps)
     assert done.code == 0, done.stderr
-    serial = tmp_path / "serial"
-    subprocess.run(
-        ["qemu-system-x86_64", "-M", "q35,accel=tcg", "-cpu", "max", "-m", "1024", "-smp", "2",
-         "-display", "none", "-nodefaults", "-no-reboot", "-serial", f"file:{serial}",
-         "-drive", f"file={disk},format=qcow2,if=virtio"],
-        check=True, timeout=500,
-    )  # fmt: skip
-    assert b"came up as changed with the change" in serial.read_bytes()
+    (said,) = boot(disk)
+    assert b"came up as changed with the change" in said
     # A guest that shut down cleanly: the direct engine reads it, and finds the journal's boot.
     found = imgtools("cat", "--engine", "direct", "-a", disk, "/etc/hostname", "/srv/note")
     assert found.stdout == b"changed\nthe change\n"

@@ -7,12 +7,21 @@ import click
 from imgtools.cli.lazy import LazyGroup
 
 COMMANDS: dict[str, str] = {
+    "chain": "imgtools.cli.image.chain_cmd",
+    "commit": "imgtools.cli.image.commit_cmd",
+    "convert": "imgtools.cli.image.convert_cmd",
+    "create": "imgtools.cli.image.create_cmd",
     "info": "imgtools.cli.info_cmd",
+    "rebase": "imgtools.cli.image.rebase_cmd",
 }
 
 EPILOG = """\b
 Examples:
   imgtools image info guest.qcow2
+  imgtools image chain /var/lib/libvirt/images
+  imgtools image commit overlay.qcow2
+  imgtools image rebase -b new-base.qcow2 overlay.qcow2
+  imgtools image create -b base.qcow2 overlay.qcow2
 """
 
 

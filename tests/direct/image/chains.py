@@ -1,0 +1,179 @@
+"""Small chains of real images, and what qemu-img says of them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from imgtools.image.locks import lock_state
+from tests.appliance.kills import kill_all
+from tests.cli import PROGRAM, imgtools
+
+KILLS = 15
+"""Kills of one loop; 50 for a thorough look."""
+MIB = 1 << 20
+
+
+def qemu_img(*words: str | Path, code: int = 0) -> str:
+    """What qemu-img prints; it must end with ``code``."""
+    done = subprocess.run(
+        ["qemu-img", *map(str, words)], capture_output=True, check=False, text=True
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout
+
+
+def make(path: Path, size: int, *, backing: str = "", image_format: str = "") -> Path:
+    """A qcow2 image; ``backing`` is stored as it is."""
+    below = ["-b", backing, "-F", image_format] if backing else []
+    qemu_img("create", "-q", "-f", "qcow2", *below, path, size)
+    return path
+
+
+def write(path: Path, *parts: tuple[int, int, int], image_format: str = "qcow2") -> Path:
+    """Write (byte value, offset, length) into an image."""
+    words = [word for value, at, size in parts for word in ("-c", f"write -P {value} {at} {size}")]
+    argv = ["qemu-io", "-f", image_format, *words, str(path)]
+    subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
+    return path
+
+
+def raw(path: Path, size: int, *parts: tuple[int, int, int]) -> Path:
+    """A raw image with a boot sector's mark, so that it looks like a disk."""
+    with path.open("wb") as stream:
+        stream.truncate(size)
+        for value, at, length in parts:
+            stream.seek(at)
+            stream.write(bytes([value]) * length)
+        stream.seek(510)
+        stream.write(b"\x55\xaa")
+    return path
+
+
+def content(path: Path, image_format: str = "qcow2") -> str:
+    """The sha256 of what a guest sees."""
+    copy = path.parent / f"{path.name}.content"
+    qemu_img("convert", "-f", image_format, "-O", "raw", path, copy)
+    with copy.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    copy.unlink()
+    return digest
+
+
+def header(path: Path) -> dict[str, Any]:
+    """What qemu-img info says."""
+    found: dict[str, Any] = json.loads(qemu_img("info", "-f", "qcow2", "--output=json", path))
+    return found
+
+
+def backing(path: Path) -> tuple[str | None, str | None]:
+    """Name and format that a header stores."""
+    found = header(path)
+    return found.get("backing-filename"), found.get("backing-filename-format")
+
+
+def check(path: Path) -> int:
+    """Leaked clusters; any corruption fails the test."""
+    done = subprocess.run(
+        ["qemu-img", "check", "--output=json", "-f", "qcow2", path],
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode in (0, 3), done.stdout.decode() + done.stderr.decode()
+    return int(json.loads(done.stdout).get("leaks", 0))
+
+
+def dirty(path: Path) -> bool:
+    """Does the header say that the reference counts are not to be trusted?"""
+    return bool(header(path).get("dirty-flag"))
+
+
+def result(*words: str | Path) -> Any:
+    """The result in the JSON of a run that succeeds."""
+    done = imgtools(*words, "--json")
+    assert done.code == 0, done.stderr
+    return json.loads(done.text)["result"]
+
+
+@contextlib.contextmanager
+def guest(path: Path, *, image_format: str = "qcow2") -> Iterator[None]:
+    """A real qemu that has the image as its disk."""
+    machine = ["-S", "-nodefaults", "-display", "none", "-machine", "pc,accel=tcg"]
+    drive = f"file={path},format={image_format},if=virtio"
+    child = subprocess.Popen(["qemu-system-x86_64", *machine, "-drive", drive])
+    try:
+        end = time.monotonic() + 30
+        while not lock_state(path).held:
+            assert child.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        yield
+    finally:
+        child.kill()
+        child.wait()
+
+
+def kill_loop(
+    words: list[str | Path], images: list[Path], look: Callable[[], str], *, kills: int = KILLS
+) -> Counter[str]:
+    """Run and kill ``words`` at points spread over its life, from the same images each time.
+
+    Most points lie behind the first write to one of ``images``.  ``look`` sees what is left,
+    finishes it, and gives a name to the outcome.
+    """
+    # In a folder of their own: a copy of an overlay is one more overlay beside it.
+    saved = {path: path.parent / "start" / path.name for path in images}
+    images[0].with_name("start").mkdir()
+    for path, copy in saved.items():
+        shutil.copyfile(path, copy)
+    first, whole = _run_and_kill(words, images, delay=1e9, kill=False)
+    outcomes: Counter[str] = Counter()
+    for number in range(kills):
+        for path, copy in saved.items():
+            shutil.copyfile(copy, path)
+        early = number % 5 == 4
+        span = whole if early else (whole - first)
+        _run_and_kill(words, None if early else images, delay=span * number / kills, kill=True)
+        outcomes[look()] += 1
+    for copy in saved.values():
+        copy.unlink()
+    return outcomes
+
+
+def _run_and_kill(
+    words: list[str | Path], watched: list[Path] | None, *, delay: float, kill: bool
+) -> tuple[float, float]:
+    """Kill ``delay`` seconds after the beginning, or after the first write to ``watched``.
+
+    Returns when that was, and how long the run lasted.  Without ``kill`` it must succeed.
+    """
+    seen = [path.stat().st_mtime_ns for path in watched or ()]
+    began = time.monotonic()
+    with subprocess.Popen(
+        [PROGRAM, *words],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as child:
+        while child.poll() is None and watched is not None:
+            if [path.stat().st_mtime_ns for path in watched] != seen:
+                break
+            time.sleep(0.0005)
+        first = time.monotonic()
+        while child.poll() is None and time.monotonic() < first + delay:
+            time.sleep(0.0005)
+        ended = time.monotonic()
+        if kill:
+            kill_all(child.pid)
+        code = child.wait()
+    assert kill or code == 0
+    return first - began, ended - began
