@@ -109,7 +109,7 @@ class Guest:
 
     @property
     def family(self) -> str:
-        """``debian``, ``redhat``, ``suse``, ``arch`` …, or empty."""
+        """``debian``, ``fedora``, ``rhel``, ``suse``, ``arch`` …, or empty."""
         return family(self.release.final_distro, self.release.id_like)
 
     def glob(self, *patterns: str) -> Iterator[bytes]:

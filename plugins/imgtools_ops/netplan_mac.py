@@ -1,0 +1,96 @@
+"""MAC addresses by which netplan finds its interfaces."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from imgtools.api import Action, Guest, Operation, rewrite
+
+KEY = re.compile(rb"^( *)(?:\"([^\"]+)\"|'([^']+)'|([^\s#:'\"][^:#]*?)) *: *(.*?) *(?:#.*)?$")
+INLINE = re.compile(rb"\{ *macaddress *: *['\"]?[0-9A-Fa-f:]{17}['\"]? *\}\Z")
+# Names that the kernel and udev give; anything else is netplan's own word for the interface.
+INTERFACE = re.compile(rb"(en[opsxP]|eth|ib|wl[opsx]|wlan)[0-9A-Za-z]+\Z")
+
+
+def _plan(guest: Guest, _: Mapping[str, Any]) -> Iterator[Action]:
+    for path in guest.glob("/etc/netplan/*.yaml"):
+        if guest.tree.is_file(path):
+            yield from rewrite(guest, path, without_macs)
+
+
+def without_macs(text: bytes) -> bytes:
+    """Take `match: macaddress` from interfaces that are then found by their name.
+
+    Works on lines, so that comments and order stay.  An interface whose name is not one that a
+    card has keeps its match: nothing else would find it.
+    """
+    lines = text.splitlines(keepends=True)
+    drop: set[int] = set()
+    for index, line in enumerate(lines):
+        key = _key(line)
+        if key is not None and key[1] == b"match":
+            drop |= _unneeded(lines, index, key[0], key[2])
+    return b"".join(line for index, line in enumerate(lines) if index not in drop)
+
+
+def _unneeded(lines: list[bytes], index: int, indent: int, value: bytes) -> set[int]:
+    """The lines of this match, and set-name, which is not allowed without one."""
+    start, end = _section(lines, index, indent)
+    names = {_key(lines[at]): at for at in range(start, end)}
+    siblings = {key[1]: (at, key[2]) for key, at in names.items() if key and key[0] == indent}
+    parent = _key(lines[start - 1]) if start else None
+    if parent is None or not INTERFACE.match(parent[1]):
+        return set()
+    at, name = siblings.get(b"set-name", (None, b""))
+    if name.strip(b"'\"") not in (b"", parent[1]):
+        return set()
+    children = [] if value else _children(lines, index + 1, end, indent)
+    keys = [_key(lines[child]) for child in children]
+    only_mac = [key[1] for key in keys if key] == [b"macaddress"]
+    if INLINE.match(value) or only_mac:
+        return {index, *children} | ({at} if at is not None else set())
+    return {
+        child for child, key in zip(children, keys, strict=True) if key and key[1] == b"macaddress"
+    }
+
+
+def _section(lines: list[bytes], index: int, indent: int) -> tuple[int, int]:
+    """The lines around ``index`` that are at least as deep, empty ones and comments included."""
+    start, end = index, index + 1
+    while start > 0 and _is_deeper(lines[start - 1], indent):
+        start -= 1
+    while end < len(lines) and _is_deeper(lines[end], indent):
+        end += 1
+    return start, end
+
+
+def _children(lines: list[bytes], start: int, end: int, indent: int) -> list[int]:
+    children = []
+    for at in range(start, end):
+        if not _is_deeper(lines[at], indent + 1):
+            break
+        children.append(at)
+    return children
+
+
+def _is_deeper(line: bytes, indent: int) -> bool:
+    bare = line.strip()
+    return not bare or bare.startswith(b"#") or len(line) - len(line.lstrip(b" ")) >= indent
+
+
+def _key(line: bytes) -> tuple[int, bytes, bytes] | None:
+    found = KEY.match(line.rstrip(b"\r\n"))
+    if found is None:
+        return None
+    return len(found[1]), found[2] or found[3] or found[4], found[5]
+
+
+operation = Operation(
+    name="netplan-mac",
+    heading="Remove MAC addresses from netplan's configuration",
+    description="Interfaces that are found by this machine's MAC address are found by their name "
+    "(enp1s0, eth0), where that is one; otherwise a clone would have no network.",
+    plan=_plan,
+)

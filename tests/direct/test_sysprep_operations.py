@@ -1,0 +1,82 @@
+"""Every bundled operation, alone: it does what its traces need, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fixtures import sysprep
+from tests.sysprep_plans import BUNDLED, OPERATIONS, Plan, each_alone, expected, together
+
+pytestmark = pytest.mark.direct
+Image = Callable[[str], Path]
+
+UPSTREAM = {  # of virt-sysprep 1.56, True for what it does by default
+    "abrt-data": True, "backup-files": True, "bash-history": True, "blkid-tab": True,
+    "ca-certificates": False, "crash-data": True, "cron-spool": True, "dhcp-client-state": True,
+    "dhcp-server-state": True, "dovecot-data": True, "firewall-rules": False,
+    "flag-reconfiguration": False, "ipa-client": True, "kerberos-data": False,
+    "kerberos-hostkeytab": True, "logfiles": True, "lvm-system-devices": True, "machine-id": True,
+    "mail-spool": True, "net-hostname": True, "net-hwaddr": True, "net-nmconn": True,
+    "pacct-log": True, "package-manager-cache": True, "pam-data": True, "passwd-backups": True,
+    "puppet-data-log": True, "rh-subscription-manager": True, "rhn-systemid": True,
+    "rpm-db": True, "samba-db-log": True, "smolt-uuid": True, "ssh-hostkeys": True,
+    "ssh-userdir": True, "sssd-db-log": True, "tmp-files": True, "udev-persistent-net": True,
+    "user-account": False, "utmp": True, "yum-uuid": True, "zsh-history": True,
+}  # fmt: skip
+
+# What no trace was planted for: the phony guest's own, and what is made.
+OWN: dict[str, Plan] = {
+    "flag-reconfiguration": {("made", "/.unconfigured")},
+    "hostname-file": {("removed", "/etc/hostname")},
+    "machine-id": {("edited", "/etc/machine-id")},
+    "user-account": {(("edited"), f"/etc/{name}") for name in ("group", "passwd", "shadow")},
+}
+
+
+@pytest.fixture(scope="module")
+def plans(image: Image) -> dict[str, Plan]:
+    """The plans for the phony Fedora."""
+    return each_alone(image(sysprep.NAME))
+
+
+def test_all_of_upstream_is_there_with_its_default() -> None:
+    assert not BUNDLED.failures
+    known = {one.name: one.default for one in OPERATIONS}
+    assert {name: known.get(name) for name in UPSTREAM} == UPSTREAM
+    assert OPERATIONS[-1].name == "machine-id"
+
+
+@pytest.mark.parametrize("name", [one.name for one in OPERATIONS])
+def test_each_alone_takes_its_traces_and_nothing_else(name: str, plans: dict[str, Plan]) -> None:
+    wanted = expected(sysprep.traces("fedora")).get(name, set()) | OWN.get(name, set())
+    assert plans[name] == wanted
+    assert wanted
+
+
+def test_together_nothing_is_named_twice(image: Image, plans: dict[str, Plan]) -> None:
+    both = together(image(sysprep.NAME))
+    removals = [path for plan in both.values() for verb, path in plan if verb == "removed"]
+    assert len(removals) == len(set(removals))
+    defaults = {one.name for one in OPERATIONS if one.default}
+    assert {one for plan in both.values() for one in plan} == {
+        one for name in defaults for one in plans[name]
+    }
+
+
+def test_every_heading_is_one_line_without_a_full_stop() -> None:
+    for one in OPERATIONS:
+        assert 10 < len(one.heading) < 70, one.name
+        assert not one.heading.endswith("."), one.name
+        assert one.description.endswith("."), one.name
+        assert all(option.name in option.help or one.name in option.help for option in one.options)
+
+
+def test_authorized_keys_go_only_when_asked(image: Image, plans: dict[str, Plan]) -> None:
+    asked = each_alone(image(sysprep.NAME), remove_authorized_keys=True)
+    assert asked["ssh-userdir"] == {
+        ("removed", "/root/.ssh"), ("removed", "/home/directory/.ssh"),
+    }  # fmt: skip
+    assert not any("authorized_keys" in path for _, path in plans["ssh-userdir"])
