@@ -26,7 +26,9 @@ from imgtools.workflow.images import files_of, private_folder, to_read
 from imgtools.workflow.replacing import replacing
 
 MAX_SPARSE = 16 << 20  # bytes; MAX_BUF_SECTORS of qemu-img.c
-AMPLE = 64 << 20  # bytes
+AMPLE = 256 << 20  # bytes
+# qemu's parallels driver takes so much ahead, until it closes the file (prealloc-size).
+PARALLELS_AHEAD = 128 << 20
 Show = Callable[[str, int], AbstractContextManager[Report]]
 """Shows the progress of a job, given its name and its size in bytes."""
 
@@ -253,21 +255,31 @@ def _check_space(job: Job) -> None:
 
 
 def _needed(job: Job) -> int:
-    """Bytes that the copy takes; at least what its data take, for formats that nobody measures."""
+    """Bytes that the copy takes; of formats that qemu-img does not measure, what the data take.
+
+    Nor does it say what a sparse raw file takes: its answer is the whole size (raw_measure in
+    block/raw-format.c).
+    """
     how = job.how
-    target_format = how.target_format if how.target_format == "qcow2" else "raw"
+    is_qcow2 = how.target_format == "qcow2"
     # With its encryption, qemu-img would time the key derivation for seconds.
     plain = {name: value for name, value in job.options.items() if not name.startswith("encrypt.")}
     found = measure(
         job.source.node,
-        target_format,
-        plain if how.target_format == target_format else {},
+        "qcow2",
+        plain if is_qcow2 else {},
         name=job.disk.name,
         snapshot=job.source.snapshot,
         keys=job.keys,
     )
-    needed = found.fully_allocated if how.writing.sparse == 0 else found.required
-    return needed + ((found.bitmaps or 0) if how.writing.bitmaps else 0)
+    if is_qcow2:
+        needed = found.fully_allocated if how.writing.sparse == 0 else found.required
+        return needed + ((found.bitmaps or 0) if how.writing.bitmaps else 0)
+    if how.writing.sparse == 0 or job.options.get("preallocation") in ("full", "falloc"):
+        return job.size
+    # "Required" is fully allocated without the clusters that hold no data.
+    data = max(0, job.size - (found.fully_allocated - found.required))
+    return data + (PARALLELS_AHEAD if how.target_format == "parallels" else 0)
 
 
 def _mib(size: int) -> str:

@@ -308,6 +308,41 @@ def test_a_full_disk(sources: dict[str, Path], tmp_path: Path) -> None:
         assert list(folder.iterdir()) == []
 
 
+def test_a_sparse_disk_that_is_larger_than_the_target_disk(tmp_path: Path) -> None:
+    sparse = tmp_path / "sparse.qcow2"
+    qemu_img("create", "-q", "-f", "qcow2", sparse, "2G")
+    write = ["qemu-io", "-f", "qcow2", "-c", "write -P 7 1G 1M", sparse]
+    subprocess.run(write, check=True, stdout=subprocess.DEVNULL)
+    with tmpfs(tmp_path / "small", "24m") as folder:
+        for name in FORMATS:
+            target = folder / f"x.{name}"
+            done = imgtools("convert", "-O", name, sparse, target)
+            if name == "parallels":  # which takes 128 MiB ahead
+                assert (done.code, target.exists()) == (8, False)
+                continue
+            assert (done.code, done.stderr) == (0, ""), name
+            assert same(sparse, "qcow2", target, name)
+            target.unlink()
+        for words in (["-S", "0"], ["-o", "preallocation=full"]):
+            done = imgtools("convert", *words, "-O", "raw", sparse, folder / "x.raw")
+            assert done.code == 8
+            assert "are free" in done.stderr
+    # A petabyte that no file system here can hold.
+    qemu_img("create", "-q", "-f", "qcow2", sparse, str(1 << 50))
+    done = imgtools("convert", "-O", "raw", sparse, tmp_path / "no")
+    assert (done.code, done.stderr.count("\n")) == (8, 1)
+    assert not (tmp_path / "no").exists()
+    assert not leftovers(tmp_path)
+
+
+def test_a_device_file_is_never_replaced(qcow2: Path, tmp_path: Path) -> None:
+    null = tmp_path / "null"
+    subprocess.run(["mknod", null, "c", "1", "3"], check=True)
+    done = imgtools("convert", "--force", "-O", "raw", qcow2, null)
+    assert done.code == 8
+    assert null.is_char_device()
+
+
 def test_a_target_that_cannot_be_written(qcow2: Path, tmp_path: Path) -> None:
     with tmpfs(tmp_path / "ro", "1m", "ro") as folder:
         done = imgtools("convert", "-O", "raw", qcow2, folder / "x")
