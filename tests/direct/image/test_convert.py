@@ -314,7 +314,7 @@ def test_a_sparse_disk_that_is_larger_than_the_target_disk(tmp_path: Path) -> No
     write = ["qemu-io", "-f", "qcow2", "-c", "write -P 7 1G 1M", sparse]
     subprocess.run(write, check=True, stdout=subprocess.DEVNULL)
     with tmpfs(tmp_path / "small", "24m") as folder:
-        for name in FORMATS:
+        for name in set(FORMATS) - {"qcow"}:  # which qemu-img compare reads for seconds
             target = folder / f"x.{name}"
             done = imgtools("convert", "-O", name, sparse, target)
             if name == "parallels":  # which takes 128 MiB ahead
@@ -327,8 +327,8 @@ def test_a_sparse_disk_that_is_larger_than_the_target_disk(tmp_path: Path) -> No
             done = imgtools("convert", *words, "-O", "raw", sparse, folder / "x.raw")
             assert done.code == 8
             assert "are free" in done.stderr
-    # A petabyte that no file system here can hold.
-    qemu_img("create", "-q", "-f", "qcow2", sparse, str(1 << 50))
+    # More than a file of ext4 can hold; other file systems may take it.
+    qemu_img("create", "-q", "-f", "qcow2", sparse, str(1 << 45))
     done = imgtools("convert", "-O", "raw", sparse, tmp_path / "no")
     assert (done.code, done.stderr.count("\n")) == (8, 1)
     assert not (tmp_path / "no").exists()
@@ -359,7 +359,8 @@ def test_onto_a_file_that_exists(qcow2: Path, disk: Path, tmp_path: Path) -> Non
     assert done.code == 8
     assert target.read_bytes() == b"\xaa" * (16 << 20)
     done = imgtools(*words, "--force", "--verify")
-    assert done.code == 1 or "differs" in done.stderr  # what is behind the copy is no zeros
+    assert done.code == 0, done.stderr
+    assert "behind the copy" in done.stderr
     assert target.read_bytes()[:SIZE] == disk.read_bytes()
     assert set(target.read_bytes()[SIZE:]) == {0xAA}
     with target.open("wb") as stream:
