@@ -10,6 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from imgtools.errors import ImageError
+from imgtools.image.job import silent
+from imgtools.image.same import refuse_difference
+from imgtools.image.secret import Secrets
+from imgtools.nodes import file_node
 from tests.cli import PROGRAM, imgtools
 from tests.direct.image.disks import (
     FORMATS,
@@ -109,6 +114,18 @@ def test_hard_names_options_and_verify(
     again = imgtools("convert", "-f", target_format, "-O", "raw", target, folder / "raw.img")
     assert again.code == 0, again.stderr
     assert same(source, "qcow2", folder / "raw.img", "raw")
+
+
+def test_a_difference_is_found(disk: Path, tmp_path: Path) -> None:
+    """No storage lies on demand, so that --verify itself always finds both sides the same."""
+    other = tmp_path / "other.img"
+    other.write_bytes(disk.read_bytes()[:-1] + b"\0")
+    nodes = [
+        {"driver": "raw", "file": file_node(path, str), "read-only": True} for path in (disk, other)
+    ]
+    refuse_difference(nodes[0], nodes[0], "same", silent, keys=Secrets())
+    with pytest.raises(ImageError, match="other: the copy differs"):
+        refuse_difference(*nodes, "other", silent, keys=Secrets())
 
 
 def test_relative_names_that_look_like_protocols(disk: Path, tmp_path: Path) -> None:
