@@ -138,7 +138,7 @@ def convert_image(request: DiskRequest, target: Path, how: How, show: Show) -> C
             virtual_size=job.size,
             actual_size=stored,
             verified=how.verify,
-            warnings=(*_dropped(header, how), *more),
+            warnings=(*_notices(header, how), *more),
         )
 
 
@@ -234,10 +234,14 @@ def compare(job: Job, path: Path, folder: Path, extents: tuple[Path, ...] = ()) 
         refuse_difference(job.source.node, node, job.target.name, report, keys=job.keys)
 
 
-def _dropped(header: ImageHeader, how: How) -> list[Notice]:
-    """What the source has and the copy has not."""
+def _notices(header: ImageHeader, how: How) -> list[Notice]:
+    """What is odd about the source, and what it has and the copy has not."""
     name = os.fspath(header.path)
-    notices = []
+    notices = [
+        Notice(code=problem.code, message=f"{name}: {problem.message}")
+        for problem in header.problems
+        if not problem.fatal
+    ]
     if header.snapshots and how.snapshot is None:
         count = len(header.snapshots)
         notices.append(

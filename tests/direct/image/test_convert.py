@@ -179,6 +179,7 @@ def test_a_raw_disk_that_poses_as_qcow2_shows_no_file_of_the_host(tmp_path: Path
         target = tmp_path / f"copy{len(words)}.img"
         done = imgtools("convert", *words, "-O", "raw", evil, target)
         assert done.code == 0
+        assert "begins like a qcow2 image" in done.stderr
         assert target.read_bytes()[: evil.stat().st_size] == evil.read_bytes()
         assert b"host secret" not in target.read_bytes()
     # What says of itself that it is qcow2 may not name what is no image.
