@@ -52,6 +52,9 @@ def new_file(target: Path, *, force: bool = False, sources: Iterable[Path] = ())
     ReadOnlyError, ImageNotFoundError for a folder that is not there, and ImageError.
     """
     refuse_existing(target, force=force, sources=sources)
+    if target.exists() and not target.is_file():
+        # Even with force: a rename would put a file in place of /dev/null.
+        raise RefusedError(f"{target}: is no file", hint="name a file that may be replaced")
     # The file itself is replaced, not a link to it.
     folder = partial_folder(target)
     fd = _claim(folder, target)

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from imgtools.errors import SpaceError, UsageError
+from imgtools.errors import UsageError
 from imgtools.image.convert import Source, Writing, check_size, convert, cut_to
 from imgtools.image.header import ImageHeader, Snapshot
 from imgtools.image.job import Report
@@ -21,12 +21,11 @@ from imgtools.image.target import complete_options
 from imgtools.image.vet import vet
 from imgtools.model import Disk, DiskRequest, ImageLayer, Notice
 from imgtools.nodes import Node, chain_node
-from imgtools.transaction.space import free
 from imgtools.workflow.images import files_of, private_folder, to_read
 from imgtools.workflow.replacing import replacing
+from imgtools.workflow.room import check_space
 
 MAX_SPARSE = 16 << 20  # bytes; MAX_BUF_SECTORS of qemu-img.c
-AMPLE = 64 << 20  # bytes
 Show = Callable[[str, int], AbstractContextManager[Report]]
 """Shows the progress of a job, given its name and its size in bytes."""
 
@@ -139,7 +138,7 @@ def convert_image(request: DiskRequest, target: Path, how: How, show: Show) -> C
             virtual_size=job.size,
             actual_size=stored,
             verified=how.verify,
-            warnings=(*_dropped(header, how), *more),
+            warnings=(*_notices(header, how), *more),
         )
 
 
@@ -202,7 +201,7 @@ def _make(job: Job, folder: Path) -> int:
         new_file(job.target, force=how.force, sources=sources) as path,
         replacing(job.target),
     ):
-        _check_space(job)
+        check_space(job)
         with job.show(job.target.name, job.size) as report:
             convert(job.source, path, how.target_format, job.options, how.writing, report)
         if job.size < job.disk.layers[0].virtual_size and job.source.snapshot is not None:
@@ -229,55 +228,20 @@ def compare(job: Job, path: Path, folder: Path, extents: tuple[Path, ...] = ()) 
         node.update({"driver": "luks", "key-secret": TARGET})
     elif how.target_key is not None:
         node["encrypt"] = {"format": "luks", "key-secret": TARGET}
+    if path == job.target:  # which may be longer than the copy
+        node = {"driver": "raw", "read-only": True, "size": job.size, "file": node}
     with job.show(f"compare {job.target.name}", job.size) as report:
         refuse_difference(job.source.node, node, job.target.name, report, keys=job.keys)
 
 
-def _check_space(job: Job) -> None:
-    """Measure before anything is written.  Raises SpaceError.
-
-    How far a compressed copy shrinks nobody knows, so that the disk is left to run full.
-    """
-    how, folder = job.how, job.target.absolute().parent
-    left = free(folder)
-    # No format adds so much to the data that it need be measured then.
-    ample = job.size + job.size // 16 + AMPLE
-    if how.writing.compress or (left > ample and not how.writing.bitmaps):
-        return
-    needed = _needed(job)
-    if left < needed:
-        raise SpaceError(
-            f"{job.target}: the copy takes {_mib(needed)}, {_mib(left)} are free in {folder}",
-            hint="free some space there, or write to another disk",
-        )
-
-
-def _needed(job: Job) -> int:
-    """Bytes that the copy takes; at least what its data take, for formats that nobody measures."""
-    how = job.how
-    target_format = how.target_format if how.target_format == "qcow2" else "raw"
-    # With its encryption, qemu-img would time the key derivation for seconds.
-    plain = {name: value for name, value in job.options.items() if not name.startswith("encrypt.")}
-    found = measure(
-        job.source.node,
-        target_format,
-        plain if how.target_format == target_format else {},
-        name=job.disk.name,
-        snapshot=job.source.snapshot,
-        keys=job.keys,
-    )
-    needed = found.fully_allocated if how.writing.sparse == 0 else found.required
-    return needed + ((found.bitmaps or 0) if how.writing.bitmaps else 0)
-
-
-def _mib(size: int) -> str:
-    return f"{-(-size >> 20)} MiB" if size < 10 << 20 else f"{size >> 20} MiB"
-
-
-def _dropped(header: ImageHeader, how: How) -> list[Notice]:
-    """What the source has and the copy has not."""
+def _notices(header: ImageHeader, how: How) -> list[Notice]:
+    """What is odd about the source, and what it has and the copy has not."""
     name = os.fspath(header.path)
-    notices = []
+    notices = [
+        Notice(code=problem.code, message=f"{name}: {problem.message}")
+        for problem in header.problems
+        if not problem.fatal
+    ]
     if header.snapshots and how.snapshot is None:
         count = len(header.snapshots)
         notices.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from imgtools.errors import ImageNotFoundError, RefusedError, UsageError
@@ -28,7 +29,10 @@ def overwrite(job: Job, folder: Path) -> tuple[Notice, ...]:
     target, how = job.target, job.how
     if not target.exists():
         raise ImageNotFoundError(f"{target}: no such file", hint="leave -n out to make it")
-    refuse_existing(target, force=how.force, sources=files_of(job.disk))
+    sources = files_of(job.disk)
+    refuse_existing(target, force=how.force, sources=sources)
+    if target.is_block_device():
+        _refuse_same_device(target, sources)
     with replacing(target) as hold:
         assert hold is not None
         hold.take_exclusive()
@@ -47,6 +51,14 @@ def overwrite(job: Job, folder: Path) -> tuple[Notice, ...]:
         if how.verify:
             compare(job, target, folder)
     return _longer(job, header)
+
+
+def _refuse_same_device(target: Path, sources: Sequence[Path]) -> None:
+    """Two names of one device are no two devices."""
+    number = target.stat().st_rdev
+    for source in sources:
+        if source.is_block_device() and source.stat().st_rdev == number:
+            raise RefusedError(f"{target}: is the source", hint="write to another device")
 
 
 def _vetted(job: Job) -> ImageHeader:

@@ -10,6 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from imgtools.errors import ImageError
+from imgtools.image.job import silent
+from imgtools.image.same import refuse_difference
+from imgtools.image.secret import Secrets
+from imgtools.nodes import file_node
 from tests.cli import PROGRAM, imgtools
 from tests.direct.image.disks import (
     FORMATS,
@@ -111,6 +116,18 @@ def test_hard_names_options_and_verify(
     assert same(source, "qcow2", folder / "raw.img", "raw")
 
 
+def test_a_difference_is_found(disk: Path, tmp_path: Path) -> None:
+    """No storage lies on demand, so that --verify itself always finds both sides the same."""
+    other = tmp_path / "other.img"
+    other.write_bytes(disk.read_bytes()[:-1] + b"\0")
+    nodes = [
+        {"driver": "raw", "file": file_node(path, str), "read-only": True} for path in (disk, other)
+    ]
+    refuse_difference(nodes[0], nodes[0], "same", silent, keys=Secrets())
+    with pytest.raises(ImageError, match="other: the copy differs"):
+        refuse_difference(*nodes, "other", silent, keys=Secrets())
+
+
 def test_relative_names_that_look_like_protocols(disk: Path, tmp_path: Path) -> None:
     (tmp_path / "nbd:x").symlink_to(disk)
     program = [PROGRAM, "convert"]
@@ -162,6 +179,7 @@ def test_a_raw_disk_that_poses_as_qcow2_shows_no_file_of_the_host(tmp_path: Path
         target = tmp_path / f"copy{len(words)}.img"
         done = imgtools("convert", *words, "-O", "raw", evil, target)
         assert done.code == 0
+        assert "begins like a qcow2 image" in done.stderr
         assert target.read_bytes()[: evil.stat().st_size] == evil.read_bytes()
         assert b"host secret" not in target.read_bytes()
     # What says of itself that it is qcow2 may not name what is no image.
@@ -179,7 +197,7 @@ def test_snapshots(qcow2: Path, disk: Path, tmp_path: Path) -> None:
     qemu_img("snapshot", "-c", "be,fo=re", qcow2)
     write = ["qemu-io", "-f", "qcow2", "-c", "write -P 0x33 0 1M", qcow2]
     subprocess.run(write, check=True, stdout=subprocess.DEVNULL)
-    forms = ["be,fo=re", "1", "snapshot.name=be,,fo=re", "snapshot.id=1,snapshot.name=be,,fo=re"]
+    forms = ["be,fo=re", "snapshot.id=1,snapshot.name=be,,fo=re"]
     for index, form in enumerate(forms):
         target = tmp_path / f"old{index}.img"
         done = imgtools("convert", "-l", form, "-O", "raw", qcow2, target)
@@ -308,6 +326,41 @@ def test_a_full_disk(sources: dict[str, Path], tmp_path: Path) -> None:
         assert list(folder.iterdir()) == []
 
 
+def test_a_sparse_disk_that_is_larger_than_the_target_disk(tmp_path: Path) -> None:
+    sparse = tmp_path / "sparse.qcow2"
+    qemu_img("create", "-q", "-f", "qcow2", sparse, "2G")
+    write = ["qemu-io", "-f", "qcow2", "-c", "write -P 7 1G 1M", sparse]
+    subprocess.run(write, check=True, stdout=subprocess.DEVNULL)
+    with tmpfs(tmp_path / "small", "24m") as folder:
+        for name in set(FORMATS) - {"qcow"}:  # which qemu-img compare reads for seconds
+            target = folder / f"x.{name}"
+            done = imgtools("convert", "-O", name, sparse, target)
+            if name == "parallels":  # which takes 128 MiB ahead
+                assert (done.code, target.exists()) == (8, False)
+                continue
+            assert (done.code, done.stderr) == (0, ""), name
+            assert same(sparse, "qcow2", target, name)
+            target.unlink()
+        for words in (["-S", "0"], ["-o", "preallocation=full"]):
+            done = imgtools("convert", *words, "-O", "raw", sparse, folder / "x.raw")
+            assert done.code == 8
+            assert "are free" in done.stderr
+    # More than a file of ext4 can hold; other file systems may take it.
+    qemu_img("create", "-q", "-f", "qcow2", sparse, str(1 << 45))
+    done = imgtools("convert", "-O", "raw", sparse, tmp_path / "no")
+    assert (done.code, done.stderr.count("\n")) == (8, 1)
+    assert not (tmp_path / "no").exists()
+    assert not leftovers(tmp_path)
+
+
+def test_a_device_file_is_never_replaced(qcow2: Path, tmp_path: Path) -> None:
+    null = tmp_path / "null"
+    subprocess.run(["mknod", null, "c", "1", "3"], check=True)
+    done = imgtools("convert", "--force", "-O", "raw", qcow2, null)
+    assert done.code == 8
+    assert null.is_char_device()
+
+
 def test_a_target_that_cannot_be_written(qcow2: Path, tmp_path: Path) -> None:
     with tmpfs(tmp_path / "ro", "1m", "ro") as folder:
         done = imgtools("convert", "-O", "raw", qcow2, folder / "x")
@@ -324,7 +377,8 @@ def test_onto_a_file_that_exists(qcow2: Path, disk: Path, tmp_path: Path) -> Non
     assert done.code == 8
     assert target.read_bytes() == b"\xaa" * (16 << 20)
     done = imgtools(*words, "--force", "--verify")
-    assert done.code == 1 or "differs" in done.stderr  # what is behind the copy is no zeros
+    assert done.code == 0, done.stderr
+    assert "behind the copy" in done.stderr
     assert target.read_bytes()[:SIZE] == disk.read_bytes()
     assert set(target.read_bytes()[SIZE:]) == {0xAA}
     with target.open("wb") as stream:
