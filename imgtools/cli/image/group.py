@@ -7,6 +7,7 @@ import click
 from imgtools.cli.lazy import LazyGroup
 
 COMMANDS: dict[str, str] = {
+    "bitmap": "imgtools.cli.image.bitmap_cmd",
     "commit": "imgtools.cli.image.commit_cmd",
     "info": "imgtools.cli.info_cmd",
     "rebase": "imgtools.cli.image.rebase_cmd",
