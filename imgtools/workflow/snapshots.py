@@ -12,7 +12,7 @@ from imgtools.image.chain import refuse_fatal
 from imgtools.image.header import ImageHeader, Snapshot
 from imgtools.image.vet import vet
 from imgtools.model import Notice
-from imgtools.workflow.dependents import domains, overlays, refuse_dependents
+from imgtools.workflow.dependents import domains, overlays, refuse_dependents, refuse_saved
 from imgtools.workflow.qcow2 import Place, Qcow2, opened
 
 LONGEST_NAME = 255
@@ -74,6 +74,7 @@ def apply(
     """
     with opened(place, "snapshots") as image:
         found = _find(image.header, name)
+        refuse_saved(image.path)
         broken = [*overlays([image.path]), *domains([image.path], through=image.path)]
         if not break_overlays:
             refuse_dependents(place.image, broken, "going back")
