@@ -42,6 +42,21 @@ def domains(images: Iterable[Path], *, through: Path) -> Iterator[str]:
                 break
 
 
+def refuse_saved(image: Path) -> None:
+    """Raise RefusedError for a domain whose saved memory knows what is on ``image`` now."""
+    from imgtools.domain.users import known_domains
+
+    real = os.path.realpath(image)
+    for domain in known_domains():
+        if domain.saved and any(
+            disk.path is not None and os.path.realpath(disk.path) == real for disk in domain.disks
+        ):
+            raise RefusedError(
+                f"domain {domain.name} has a saved state: its memory would not fit a changed disk",
+                hint=f"start and shut it down, or: virsh managedsave-remove {domain.name}",
+            )
+
+
 def snapshots(layers: Iterable[ImageLayer]) -> Iterator[str]:
     """The internal snapshots of ``layers``, which rest on what is below as well."""
     for layer in layers:

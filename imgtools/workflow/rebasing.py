@@ -2,53 +2,25 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from imgtools.errors import (
-    ImageChainError,
-    ImageUnsupportedError,
-    ImgtoolsError,
-    RefusedError,
-    SpaceError,
-    ToolError,
-    UntrustedReferenceError,
-    UsageError,
-)
+from imgtools.errors import RefusedError, SpaceError, ToolError
 from imgtools.image import rebase
-from imgtools.image.chain import Link, follow_chain, refuse_fatal, resolve_disk, vet_parent
-from imgtools.image.header import ImageHeader
 from imgtools.image.hold import Hold
 from imgtools.image.inplace import alone, mend_leaks, space_error, without_nodes
 from imgtools.image.job import Report, silent
-from imgtools.image.reference import protocol_of, resolve_reference
-from imgtools.model import DiskRequest, ImageLayer, Notice
+from imgtools.model import ImageLayer, Notice
 from imgtools.nodes import Node, chain_node
 from imgtools.transaction.space import FLOOR, free
 from imgtools.workflow.held import files_of_layers, held, refuse_running
 from imgtools.workflow.images import private_folder
 from imgtools.workflow.opening import finish_interrupted
+from imgtools.workflow.rebase_chains import Wish, look, stored_name
 
 Method = Literal["copy", "flatten", "header", "nothing"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
-    """What the user asked for; without a ``parent`` the overlay is to stand alone.
-
-    ``unsafe``: only the header is to be written.
-    """
-
-    overlay: Path
-    format: str | None = None
-    parent: Path | None = None
-    parent_format: str | None = None
-    unsafe: bool = False
-    dry_run: bool = False
-    untrusted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,24 +42,6 @@ class Rebased:
     warnings: tuple[Notice, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Chains:
-    """The overlay as it is; ``old`` is None when what it rests on is missing."""
-
-    top: Link
-    old: tuple[ImageLayer, ...] | None
-    why: ImgtoolsError | None
-    new: tuple[ImageLayer, ...]
-
-    @property
-    def header(self) -> ImageHeader:
-        return self.top.header
-
-    @property
-    def layer(self) -> ImageLayer:
-        return self.top.layer()
-
-
 def rebase_overlay(wish: Wish, report: Report = silent) -> Rebased:
     """Do what ``wish`` says.
 
@@ -98,7 +52,7 @@ def rebase_overlay(wish: Wish, report: Report = silent) -> Rebased:
     finish_interrupted(wish.overlay, untrusted=wish.untrusted)
     if wish.parent is not None:
         finish_interrupted(wish.parent, untrusted=wish.untrusted)
-    found = _look(wish)
+    found = look(wish)
     refuse_running([wish.overlay])
     below = files_of_layers([*(found.old or ())[1:], *found.new])
     with held(files_of_layers([found.layer]), below) as holds:
@@ -109,70 +63,13 @@ def rebase_overlay(wish: Wish, report: Report = silent) -> Rebased:
     return result
 
 
-def _look(wish: Wish) -> _Chains:
-    """Vet everything.  Raises what vetting raises, RefusedError for a loop."""
-    links = follow_chain(wish.overlay, wish.format, untrusted=wish.untrusted)
-    top = next(links)
-    refuse_fatal(top.header)
-    if top.header.format not in rebase.FORMATS:
-        raise ImageUnsupportedError(
-            f"{wish.overlay}: no other backing file can be given to a {top.header.format} image",
-            hint="copy it to qcow2 first: imgtools convert -O qcow2",
-        )
-    old: tuple[ImageLayer, ...] | None = None
-    why: ImgtoolsError | None = None
-    try:
-        for link in (lower := list(links)):
-            refuse_fatal(link.header)
-        old = (top.layer(), *(link.layer() for link in lower))
-    except (ImageChainError, UntrustedReferenceError) as error:
-        why = error
-    new = _new_chain(wish, top, old)
-    return _Chains(top=top, old=old, why=why, new=new)
-
-
-def _new_chain(wish: Wish, top: Link, old: Sequence[ImageLayer] | None) -> tuple[ImageLayer, ...]:
-    if wish.parent is None:
-        return ()
-    overlay, stated = wish.overlay, wish.parent_format
-    if not wish.parent.exists():
-        raise ImageChainError(
-            f"{wish.parent}: no such image file", hint=_elsewhere(wish.parent, overlay)
-        )
-    for layer in (old or ())[1:]:
-        # In the chain already, with the format that is stored there.
-        if stated is None and layer.path.samefile(wish.parent):
-            stated = layer.format
-    if wish.parent.samefile(overlay):
-        raise RefusedError(
-            f"{overlay}: cannot rest on itself", hint="name another image as its parent"
-        )
-    vet_parent(wish.parent, stated, overlay)
-    request = DiskRequest(path=wish.parent, format=stated)
-    layers = resolve_disk(request, untrusted=wish.untrusted).layers
-    status = top.header.identity
-    for path in files_of_layers(layers):
-        if (found := path.stat()) and (found.st_dev, found.st_ino) == status:
-            raise RefusedError(
-                f"{wish.parent}: rests on {overlay} itself: the chain would be a loop",
-                hint="name an image that does not rest on the overlay",
-            )
-    return layers
-
-
-def _elsewhere(parent: Path, overlay: Path) -> str:
-    if not parent.is_absolute() and (beside := overlay.parent / parent).exists():
-        return f"a name is taken from where you stand, not from the overlay: -b {beside}"
-    return "check the name"
-
-
 class _Rebasing:
     """One rebase, with every image held."""
 
     def __init__(self, wish: Wish, holds: Sequence[Hold], folder: Path, report: Report) -> None:
         self._wish, self._holds, self._folder, self._report = wish, holds, folder, report
         # What was vetted before the lock may have been another file.
-        self._found = _look(wish)
+        self._found = look(wish)
         self._warnings: list[Notice] = []
 
     def run(self) -> Rebased:
@@ -322,35 +219,3 @@ class _Rebasing:
                     hint="free some space and do it again",
                 ) from error
             raise ToolError(f"{overlay}: {without_nodes(error.message)}") from error
-
-
-def stored_name(parent: Path, overlay: Path) -> bytes:
-    """The name of ``parent`` for the header of ``overlay``: relative if it was given so.
-
-    Raises UsageError for one that no header can hold.
-    """
-    name = str(parent)
-    if not parent.is_absolute():
-        real = Path(os.path.realpath(overlay)).parent
-        target = Path(os.path.realpath(parent.absolute().parent)) / parent.name
-        name = os.path.relpath(target, real)
-    stored = os.fsencode(name)
-    if protocol_of(stored) is not None:
-        stored = b"./" + stored  # qemu would take what is before the colon for a protocol
-    if not _means(stored, parent, overlay):
-        stored = os.fsencode(parent.absolute())
-    if len(stored) > rebase.LONGEST_NAME:
-        raise UsageError(
-            f"{parent}: the name has {len(stored)} bytes, a header holds {rebase.LONGEST_NAME}",
-            hint="make a shorter one with a link",
-        )
-    return stored
-
-
-def _means(stored: bytes, parent: Path, overlay: Path) -> bool:
-    """Is it the same file by the name that the user used for the overlay, and by its real one?"""
-    for place in (overlay, Path(os.path.realpath(overlay))):
-        target = resolve_reference(stored, place, "backing file")
-        if not target.exists() or not target.samefile(parent):
-            return False
-    return True

@@ -2,44 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
-from imgtools.errors import (
-    ImageUnsupportedError,
-    ImgtoolsError,
-    RefusedError,
-    SnapshotNotFoundError,
-    SpaceError,
-    ToolError,
-    UsageError,
-)
+from imgtools.errors import ImgtoolsError, RefusedError, SnapshotNotFoundError, UsageError
 from imgtools.image import snapshots
-from imgtools.image.chain import refuse_fatal, resolve_disk
+from imgtools.image.chain import refuse_fatal
 from imgtools.image.header import ImageHeader, Snapshot
-from imgtools.image.inplace import mend_leaks, space_error, without_nodes
 from imgtools.image.vet import vet
-from imgtools.model import DiskRequest, ImageLayer, Notice
-from imgtools.nodes import Node, chain_node
-from imgtools.workflow.dependents import domains, overlays, refuse_dependents
-from imgtools.workflow.held import files_of_layers, held, refuse_running
-from imgtools.workflow.images import private_folder
-from imgtools.workflow.opening import finish_interrupted
+from imgtools.model import Notice
+from imgtools.workflow.dependents import domains, overlays, refuse_dependents, refuse_saved
+from imgtools.workflow.qcow2 import Place, Qcow2, opened
 
 LONGEST_NAME = 255
 """Bytes; qemu cuts off what is longer (QEMUSnapshotInfo)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """The image, its format if stated, and whether it comes from a stranger."""
-
-    image: Path
-    format: str | None = None
-    untrusted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +39,7 @@ def listed(place: Place) -> tuple[Snapshot, ...]:
 def create(place: Place, name: str) -> Snapshot:
     """Save the present state under ``name``.  Raises UsageError and RefusedError for bad names."""
     _refuse_bad(name)
-    with _opened(place) as image:
+    with opened(place, "snapshots") as image:
         if any(name in (one.name, one.id) for one in image.header.snapshots):
             raise RefusedError(
                 f"{place.image}: has a snapshot {name} already",
@@ -74,7 +51,7 @@ def create(place: Place, name: str) -> Snapshot:
 
 def delete(place: Place, name: str) -> Snapshot:
     """Delete the snapshot of that id or name."""
-    with _opened(place) as image:
+    with opened(place, "snapshots") as image:
         found = _find(image.header, name)
         first = next(one for one in image.header.snapshots if one.name == found.name)
         if first.id != found.id:
@@ -95,8 +72,9 @@ def apply(
     Raises RefusedError where overlays or domains rely on the image, or its size would change
     under its bitmaps.  A killed run leaves the old state or the new one, and the way back.
     """
-    with _opened(place) as image:
+    with opened(place, "snapshots") as image:
         found = _find(image.header, name)
+        refuse_saved(image.path)
         broken = [*overlays([image.path]), *domains([image.path], through=image.path)]
         if not break_overlays:
             refuse_dependents(place.image, broken, "going back")
@@ -106,7 +84,7 @@ def apply(
                 f"{place.image}: has bitmaps, which do not fit the snapshot's size",
                 hint="remove them first: imgtools image bitmap",
             )
-        back = image.saved() if way_back else None
+        back = _saved(image) if way_back else None
         if way_back and back is None:
             back = _way_back_name(found, image.header.snapshots)
             image.do(lambda node: snapshots.create(node, back or ""))
@@ -127,50 +105,12 @@ def _notices(place: Place, found: Snapshot, size: int, broken: Sequence[str]) ->
         yield Notice(code="snapshot.broken", message=message)
 
 
-class _Image:
-    """A qcow2 image that is held for us alone."""
-
-    def __init__(self, layers: Sequence[ImageLayer], header: ImageHeader, folder: Path) -> None:
-        self._layers, self.header, self._folder = layers, header, folder
-        self.path = layers[0].path
-
-    def saved(self) -> str | None:
-        """The name of a snapshot that is the present state (the way back of a killed run)."""
-        for one in reversed(self.header.snapshots):
-            if one.name and snapshots.shows(self._layers[0], one):
-                return one.name
-        return None
-
-    def do(self, change: Callable[[Node], None]) -> None:
-        try:
-            change(chain_node(self._layers, self._folder, writable=True))
-        except ToolError as error:
-            if space_error(error):
-                raise SpaceError(
-                    f"{self.path}: the storage is full; the present state is as it was",
-                    hint="free some space and do it again",
-                ) from error
-            raise ToolError(f"{self.path}: {without_nodes(error.message)}") from error
-
-
-@contextlib.contextmanager
-def _opened(place: Place) -> Iterator[_Image]:
-    finish_interrupted(place.image, untrusted=place.untrusted)
-    refuse_running([place.image])
-    request = DiskRequest(path=place.image, format=place.format)
-    layers = resolve_disk(request, untrusted=place.untrusted).layers
-    if layers[0].format != "qcow2":
-        raise ImageUnsupportedError(
-            f"{place.image}: a {layers[0].format} image holds no snapshots",
-            hint="only qcow2 does: imgtools convert -O qcow2",
-        )
-    with held(files_of_layers(layers[:1]), files_of_layers(layers[1:])) as holds:
-        with private_folder() as folder:
-            layers = resolve_disk(request, untrusted=place.untrusted).layers
-            mend_leaks(layers[0], folder)
-            yield _Image(layers, vet(layers[0].path, "qcow2"), folder)
-        for hold in holds:
-            hold.sync()
+def _saved(image: Qcow2) -> str | None:
+    """The name of a snapshot that is the present state (the way back of a killed run)."""
+    for one in reversed(image.header.snapshots):
+        if one.name and snapshots.shows(image.layer, one):
+            return one.name
+    return None
 
 
 def _find(header: ImageHeader, name: str) -> Snapshot:

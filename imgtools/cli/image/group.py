@@ -8,6 +8,7 @@ from imgtools.cli.lazy import LazyGroup
 
 COMMANDS: dict[str, str] = {
     "chain": "imgtools.cli.image.chain_cmd",
+    "bitmap": "imgtools.cli.image.bitmap_cmd",
     "commit": "imgtools.cli.image.commit_cmd",
     "convert": "imgtools.cli.image.convert_cmd",
     "create": "imgtools.cli.image.create_cmd",

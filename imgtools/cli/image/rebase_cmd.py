@@ -15,7 +15,8 @@ from imgtools.errors import UsageError
 from imgtools.model import KNOWN_FORMATS
 
 if TYPE_CHECKING:
-    from imgtools.workflow.rebasing import Rebased, Wish
+    from imgtools.workflow.rebase_chains import Wish
+    from imgtools.workflow.rebasing import Rebased
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -85,7 +86,7 @@ def command(
     output: Output,
 ) -> int:
     """Give OVERLAY another backing file with the same content for the guest, or none."""
-    from imgtools.workflow.rebasing import Wish
+    from imgtools.workflow.rebase_chains import Wish
 
     parent = _parent(backing, flatten=flatten)
     if parent is None and (unsafe or backing_format):

@@ -15,7 +15,7 @@ from imgtools.cli.render import finish, print_columns, print_json, safe_text
 
 if TYPE_CHECKING:
     from imgtools.image.header import Snapshot
-    from imgtools.workflow.snapshots import Place
+    from imgtools.workflow.qcow2 import Place
 
 EPILOG = """\b
 Examples:
@@ -138,7 +138,7 @@ def delete_command(
 
 
 def _place(image: Path, image_format: str | None, *, untrusted: bool) -> Place:
-    from imgtools.workflow.snapshots import Place
+    from imgtools.workflow.qcow2 import Place
 
     return Place(image=image, format=image_format, untrusted=untrusted)
 

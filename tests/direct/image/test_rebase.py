@@ -352,3 +352,18 @@ def test_killed_anywhere_it_shows_the_same_and_can_be_finished(tmp_path: Path, w
     kills = KILLS if way == "rebase" else KILLS // 3
     outcomes = kill_loop(words, [overlay], look, kills=kills)
     assert outcomes["half-way"], outcomes
+
+
+def test_a_damaged_overlay_is_left_alone(overlay: Path, new: Path) -> None:
+    image = bytearray(overlay.read_bytes())
+    table = int.from_bytes(image[48:56], "big")
+    block = int.from_bytes(image[table : table + 8], "big")
+    last = len(image) // 65536 - 1
+    image[block + 2 * last : block + 2 * last + 2] = b"\0\0"  # a cluster in use counts as free
+    overlay.write_bytes(image)
+    assert subprocess.run(["qemu-img", "check", "-q", overlay], check=False).returncode == 2
+    for words in (["rebase", "-b", new, overlay], ["image", "commit", overlay]):
+        refused = imgtools(*words)
+        assert refused.code == 4
+        assert "is damaged" in refused.stderr
+    assert overlay.read_bytes() == image

@@ -1,0 +1,173 @@
+"""``imgtools image bitmap``: persistent dirty bitmaps of qcow2."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from imgtools.cli.changing import parse_size
+from imgtools.cli.human import human_size
+from imgtools.cli.image.rebase_cmd import format_option
+from imgtools.cli.options import Output, output_options, with_options
+from imgtools.cli.render import finish, print_columns, print_json, safe_text
+from imgtools.errors import UsageError
+
+if TYPE_CHECKING:
+    from imgtools.image.header import Bitmap
+    from imgtools.workflow.qcow2 import Place
+
+EPILOG = """\b
+Examples:
+  imgtools image bitmap list guest.qcow2
+  imgtools image bitmap add -g 64K guest.qcow2 since-monday
+  imgtools image bitmap clear guest.qcow2 since-monday
+  imgtools image bitmap merge --from overlay.qcow2 guest.qcow2 since-monday since-friday
+
+A bitmap marks what was written since it was made or cleared; programs for backup read it.
+"""
+
+_DONE = {
+    "remove": "removed",
+    "clear": "cleared",
+    "enable": "enabled",
+    "disable": "disabled",
+}
+
+_image = with_options(
+    [
+        format_option("-f", "--format", "image_format", help="The image's format."),
+        click.option(
+            "--untrusted", is_flag=True, help="Follow no reference out of the image's folder."
+        ),
+        output_options(),
+        click.argument("image", metavar="IMAGE", type=click.Path(path_type=Path)),
+    ]
+)
+
+
+def _granularity(_ctx: click.Context, _param: click.Parameter, value: str | None) -> int | None:
+    if value is None:
+        return None
+    size = parse_size(value)
+    if size & (size - 1) or not 512 <= size <= 1 << 31:
+        raise UsageError(f"{value}: a granularity is a power of two from 512 to 2G")
+    return size
+
+
+@click.group(
+    "bitmap",
+    epilog=EPILOG,
+    short_help="List, add and change dirty bitmaps",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+def command() -> None:
+    """Persistent dirty bitmaps of a qcow2 image."""
+
+
+@command.command("list", short_help="Show what bitmaps there are")
+@_image
+def list_command(output: Output, image: Path, image_format: str | None, *, untrusted: bool) -> int:
+    """Show the bitmaps of IMAGE, also while it is in use."""
+    from imgtools.workflow.bitmaps import listed
+
+    found = listed(_place(image, image_format, untrusted=untrusted))
+    if output.json:
+        print_json("bitmap-list", found)
+    elif found:
+        rows = [["NAME", "GRANULARITY", "FLAGS"]]
+        rows += [[one.name, human_size(one.granularity), ", ".join(one.flags)] for one in found]
+        print_columns(rows, right=(1,), gap="  ")
+    return finish(output, ())
+
+
+@command.command("add", short_help="Add an empty bitmap")
+@click.option(
+    "-g",
+    "--granularity",
+    metavar="SIZE",
+    callback=_granularity,
+    help="Bytes that one mark stands for.",
+)
+@click.option("--disabled", is_flag=True, help="Writes are not to be marked yet.")
+@_image
+@click.argument("name", metavar="NAME")
+def add_command(
+    *,
+    output: Output,
+    image: Path,
+    image_format: str | None,
+    name: str,
+    untrusted: bool,
+    granularity: int | None,
+    disabled: bool,
+) -> int:
+    """Add the bitmap NAME to IMAGE; writes are marked from now on."""
+    from imgtools.workflow.bitmaps import add
+
+    place = _place(image, image_format, untrusted=untrusted)
+    return _say(output, "add", image, add(place, name, granularity=granularity, disabled=disabled))
+
+
+def _changing(verb: str, short: str, long: str) -> None:
+    @command.command(verb, short_help=short, help=long)
+    @_image
+    @click.argument("name", metavar="NAME")
+    def change_command(
+        output: Output, image: Path, image_format: str | None, name: str, *, untrusted: bool
+    ) -> int:
+        from imgtools.workflow.bitmaps import change
+
+        place = _place(image, image_format, untrusted=untrusted)
+        return _say(output, verb, image, change(place, name, verb))
+
+
+_changing("remove", "Remove a bitmap", "Remove the bitmap NAME from IMAGE.")
+_changing("clear", "Take all marks out of a bitmap", "Take all marks out of the bitmap NAME.")
+_changing("enable", "Mark writes from now on", "Have the bitmap NAME mark writes from now on.")
+_changing("disable", "Mark no more writes", "Have the bitmap NAME mark no more writes.")
+
+
+@command.command("merge", short_help="Add the marks of another bitmap")
+@click.option(
+    "--from",
+    "other",
+    metavar="OTHER",
+    type=click.Path(path_type=Path),
+    help="The image that has SOURCE, if not IMAGE itself.",
+)
+@_image
+@click.argument("name", metavar="NAME")
+@click.argument("source", metavar="SOURCE")
+def merge_command(
+    *,
+    output: Output,
+    image: Path,
+    image_format: str | None,
+    name: str,
+    source: str,
+    untrusted: bool,
+    other: Path | None,
+) -> int:
+    """Add to the bitmap NAME what the bitmap SOURCE has marked."""
+    from imgtools.workflow.bitmaps import merge
+
+    place = _place(image, image_format, untrusted=untrusted)
+    return _say(output, "merge", image, merge(place, name, source, other))
+
+
+def _place(image: Path, image_format: str | None, *, untrusted: bool) -> Place:
+    from imgtools.workflow.qcow2 import Place
+
+    return Place(image=image, format=image_format, untrusted=untrusted)
+
+
+def _say(output: Output, verb: str, image: Path, bitmap: Bitmap) -> int:
+    document: dict[str, Any] = {"bitmap": bitmap}
+    words = {"add": "added", "merge": "has the marks of both"} | _DONE
+    if output.json:
+        print_json(f"bitmap-{verb}", document)
+    elif not output.quiet:
+        print(safe_text(f"{image}: {bitmap.name}: {words[verb]}"))
+    return finish(output, ())

@@ -1,0 +1,19 @@
+"""Persistent dirty bitmaps of qcow2, changed by ``qemu-img bitmap``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from imgtools.nodes import Node, spec
+from imgtools.process import run
+
+_TIMEOUT = 3600.0
+
+
+def change(node: Node, name: str, options: Sequence[str], source: Node | None = None) -> None:
+    """Run ``qemu-img bitmap`` with ``options``; ``source`` is the image that --merge takes from.
+
+    Raises ToolError.
+    """
+    other = () if source is None else ("-b", spec(source))
+    run(["qemu-img", "bitmap", *options, *other, "--", spec(node), name], timeout=_TIMEOUT)
