@@ -80,7 +80,7 @@ def _own(member: Member, *, is_part: bool) -> Iterator[Finding]:
                     code="chain.dirty",
                     image=path,
                     message="marked dirty: it was not closed cleanly",
-                    command=command_line(["imgtools", "image", "check", "-r", "leaks", path]),
+                    command=command_line(["imgtools", "image", "check", "-r", "all", path]),
                 )
         elif problem.code == "raw.poses":
             yield Finding(

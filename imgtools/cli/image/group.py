@@ -8,12 +8,14 @@ from imgtools.cli.lazy import LazyGroup
 
 COMMANDS: dict[str, str] = {
     "chain": "imgtools.cli.image.chain_cmd",
+    "check": "imgtools.cli.image.check_cmd",
     "info": "imgtools.cli.info_cmd",
 }
 
 EPILOG = """\b
 Examples:
   imgtools image info guest.qcow2
+  imgtools image check guest.qcow2
   imgtools image chain /var/lib/libvirt/images
 """
 

@@ -307,7 +307,7 @@ def test_dirty_damaged_and_headless_images(tmp_path: Path) -> None:
         "empty.vmdk": "chain.damaged",
         "zeros.qcow2": "chain.no-header",
     }
-    assert shlex.split(found["dirty.qcow2"]["command"])[1:5] == ["image", "check", "-r", "leaks"]
+    assert shlex.split(found["dirty.qcow2"]["command"])[1:5] == ["image", "check", "-r", "all"]
 
 
 def test_extents_and_data_files_belong_to_their_image(tmp_path: Path) -> None:
