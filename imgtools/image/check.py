@@ -15,7 +15,6 @@ from typing import IO, Any, Literal, NamedTuple
 from imgtools import nodes
 from imgtools.errors import ImageError, ImageUnsupportedError, ToolError
 from imgtools.image.header import ImageHeader
-from imgtools.model import ImageLayer
 from imgtools.process import running
 
 Repair = Literal["leaks", "all"]
@@ -46,25 +45,6 @@ class Check:
     compressed_clusters: int | None = None
     messages: tuple[str, ...] = ()
     said: int = 0
-
-
-def check_node(
-    layer: ImageLayer, folder: Path, *, writable: bool = False, overlay: Path | None = None
-) -> nodes.Node:
-    """The node of one image without its chain, which no check needs.
-
-    With ``overlay`` (a qcow2 of the size of the image's file) whatever is written goes there, and
-    the image's own file is only read.
-    """
-    node = nodes.chain_node([layer], folder, writable=writable)
-    if overlay is not None:
-        under = nodes.file_node(layer.path, lambda path: nodes.json_name(path, folder / "image"))
-        node["file"] = {
-            "driver": "qcow2",
-            "file": {"driver": "file", "filename": str(overlay)},
-            "backing": {"driver": "raw", "read-only": True, "file": under},
-        }
-    return node
 
 
 def run_check(path: Path, node: nodes.Node, repair: Repair | None = None) -> Check:

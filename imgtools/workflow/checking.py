@@ -8,21 +8,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from imgtools.errors import ImgtoolsError, InUseError, RefusedError, UsageError
+from imgtools.errors import (
+    ImageError,
+    ImageUnsupportedError,
+    ImgtoolsError,
+    InUseError,
+    RefusedError,
+    UsageError,
+)
 from imgtools.image.chain import Link, error_of, follow_chain
-from imgtools.image.check import Check, Repair, check_node, refuse_endless, run_check
+from imgtools.image.check import Check, Repair, refuse_endless, run_check
 from imgtools.image.header import ImageHeader, Problem
 from imgtools.image.hold import holding
-from imgtools.image.kept import (
-    keep,
-    make_overlay,
-    note_after,
-    read_kept,
-    restore,
-    written_ranges,
-)
+from imgtools.image.kept import changed_ranges, keep_all, keep_changed, read_kept, restore
 from imgtools.image.newfile import new_file, refuse_existing
-from imgtools.model import DiskRequest, ImageLayer, Notice
+from imgtools.model import DiskRequest, Notice
+from imgtools.nodes import chain_node
 from imgtools.transaction.record import has_record
 from imgtools.workflow.images import private_folder
 from imgtools.workflow.opening import finish_interrupted
@@ -84,7 +85,7 @@ def _look(request: DiskRequest, *, untrusted: bool) -> Checked:
     link = _link(request, untrusted=untrusted)
     with holding([(one, False) for one in (path, *link.extents)]), private_folder() as folder:
         link = _link(request, untrusted=untrusted)
-        found = run_check(path, check_node(link.layer(), folder))
+        found = run_check(path, chain_node([link.layer()], folder))
     return _checked(request, link.header, found, notices=tuple(notices))
 
 
@@ -101,23 +102,49 @@ def _repair(
         link = _link(request, untrusted=untrusted)
         for hold in holds:
             hold.take_exclusive()
-        found, ranges = _rehearse(path, link.layer(), repair, folder)
-        if not ranges:
-            return _checked(request, link.header, found)
+        before = _before(request, link, folder)
+        if before is not None and before.fine:
+            return before
         with new_file(target, sources=files) as part:
-            keep(path, part, ranges)
-        before = path.stat()
-        node = check_node(link.layer(), folder, writable=True)
+            keep_all(path, part)
         with _way_back(path, target):
+            node = chain_node([link.layer()], folder, writable=True)
             found = run_check(path, node, repair)
             for hold in holds:
                 hold.sync()
-        with contextlib.suppress(OSError):  # without its last line what is kept is as good
-            note_after(path, target, ranges)
-        if repair == "leaks":  # the guest's data is as it was, and overlays still fit
-            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        kept = _settle(path, target, mtime=repair == "leaks")
         header = _link(request, untrusted=untrusted).header
-    return _checked(request, header, found, kept=target)
+    return _checked(request, header, found, kept=kept)
+
+
+def _before(request: DiskRequest, link: Link, folder: Path) -> Checked | None:
+    """What a check finds; None when only a repair can open the image (the log of a VHDX)."""
+    try:
+        found = run_check(link.header.path, chain_node([link.layer()], folder))
+    except ImageUnsupportedError:
+        raise
+    except ImageError:
+        return None
+    return _checked(request, link.header, found)
+
+
+def _settle(path: Path, target: Path, *, mtime: bool) -> Path | None:
+    """Leave out of the kept copy what the repair did not change; None if it changed nothing.
+
+    With ``mtime`` the image's time of writing is put back: the guest's data is as it was, and
+    overlays still fit.
+    """
+    kept = read_kept(target)
+    ranges = changed_ranges(kept, path)
+    if mtime or (not ranges and path.stat().st_size == kept.size):
+        os.utime(path, ns=(path.stat().st_atime_ns, kept.mtime_ns))
+    if not ranges and path.stat().st_size == kept.size:
+        target.unlink()
+        return None
+    # A copy that holds everything is as good.
+    with contextlib.suppress(ImgtoolsError), new_file(target, force=True) as part:
+        keep_changed(kept, path, part, ranges)
+    return target
 
 
 @contextlib.contextmanager
@@ -129,21 +156,6 @@ def _way_back(path: Path, kept: Path) -> Iterator[None]:
         undoing = command_line(["imgtools", "image", "check", "--restore", kept, path])
         error.hint = f"undo what was done of it: {undoing}"
         raise
-
-
-def _rehearse(
-    path: Path, layer: ImageLayer, repair: Repair, folder: Path
-) -> tuple[Check, list[tuple[int, int]]]:
-    """Repair on an overlay: what comes of it, and which bytes of the image's file it writes."""
-    overlay = folder / "rehearsal.qcow2"
-    with path.open("rb") as stream:
-        size = stream.seek(0, os.SEEK_END)
-    make_overlay(overlay, size)
-    node = check_node(layer, folder, writable=True, overlay=overlay)
-    found = run_check(path, node, repair)
-    ranges = written_ranges(node["file"], size)
-    overlay.unlink()
-    return found, ranges
 
 
 def _link(request: DiskRequest, *, untrusted: bool) -> Link:
