@@ -9,13 +9,16 @@ from imgtools.cli.lazy import LazyGroup
 COMMANDS: dict[str, str] = {
     "chain": "imgtools.cli.image.chain_cmd",
     "check": "imgtools.cli.image.check_cmd",
+    "compare": "imgtools.cli.image.compare_cmd",
     "info": "imgtools.cli.info_cmd",
+    "map": "imgtools.cli.image.map_cmd",
 }
 
 EPILOG = """\b
 Examples:
   imgtools image info guest.qcow2
   imgtools image check guest.qcow2
+  imgtools image compare old.qcow2 new.vmdk
   imgtools image chain /var/lib/libvirt/images
 """
 

@@ -14,13 +14,13 @@ from imgtools.model import KNOWN_FORMATS
 if TYPE_CHECKING:
     from imgtools.model import DiskRequest
 
-_FORMATS = [*KNOWN_FORMATS, "vhd"]
+KINDS = click.Choice([*KNOWN_FORMATS, "vhd"])
 
 format_option = click.option(
     "-f",
     "--format",
     "image_format",
-    type=click.Choice(_FORMATS),
+    type=KINDS,
     metavar="FORMAT",
     help="Format of the image, for one whose content is not to be believed.",
 )
