@@ -18,6 +18,7 @@ from imgtools.errors import (
 )
 from imgtools.image.chain import Link, error_of, follow_chain
 from imgtools.image.check import Check, Repair, refuse_endless, run_check
+from imgtools.image.children import overlays_of
 from imgtools.image.header import ImageHeader, Problem
 from imgtools.image.hold import holding
 from imgtools.image.kept import changed_ranges, keep_all, keep_changed, read_kept, restore
@@ -114,7 +115,18 @@ def _repair(
                 hold.sync()
         kept = _settle(path, target, mtime=repair == "leaks")
         header = _link(request, untrusted=untrusted).header
-    return _checked(request, header, found, kept=kept)
+    notices = _of_overlays(path) if repair == "all" and kept is not None else ()
+    return _checked(request, header, found, kept=kept, notices=notices)
+
+
+def _of_overlays(path: Path) -> tuple[Notice, ...]:
+    """A warning when overlays rest on an image of which the guest's data may have changed."""
+    found = overlays_of(path.absolute())
+    if not found:
+        return ()
+    names = ", ".join(str(one) for one in found[:5])
+    message = f"{path}: overlays rest on it, and may not fit what was repaired: {names}"
+    return (Notice(code="image.overlays", message=message),)
 
 
 def _before(request: DiskRequest, link: Link, folder: Path) -> Checked | None:

@@ -277,3 +277,14 @@ def test_an_external_data_file(tmp_path: Path) -> None:
     assert data.read_bytes() == before
     assert imgtools("image", "check", "--restore", f"{path}.kept", path).code == 0
     assert path.read_bytes() == bytes(raw)
+
+
+def test_overlays_of_a_repaired_image_are_warned_of(tmp_path: Path) -> None:
+    path = make(tmp_path / "disk.qcow2")
+    overlay = tmp_path / "over.qcow2"
+    words = ["-b", str(path), "-F", "qcow2", str(overlay)]
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *words], check=True)
+    damage(path, "leaks")
+    assert "over.qcow2" not in imgtools("image", "check", "-r", "leaks", path).stderr
+    damage(path, "counters")
+    assert "over.qcow2" in imgtools("image", "check", "-r", "all", path).stderr
