@@ -222,6 +222,7 @@ def test_a_format_that_is_not_stored_is_stored(tmp_path: Path) -> None:
     assert done.code == 0, done.stderr
     assert [finding["fixed"] for finding in result["findings"]] == [True, True]
     # Nor does the mended parent now look as if it had been written to.
+    assert middle.stat().st_mtime_ns == 10**18
     assert doctor(tmp_path)[1]["findings"] == []
     info = json.loads(qemu_img("info", "--output=json", middle))
     assert (info["backing-filename"], info["backing-filename-format"]) == ("./base.qcow2", "qcow2")
