@@ -7,7 +7,6 @@ is more than a plain file's.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from imgtools.errors import ImageNotFoundError, ImageTruncatedError, ImgtoolsError
-from imgtools.image.member import Identity, Member, look
+from imgtools.image.member import Identity, Member, look, outside
 from imgtools.image.reference import resolve_reference
 from imgtools.image.scan import Scan
 
@@ -128,9 +127,8 @@ def grow(
 
 def _parts_of(forest: Forest, member: Member, *, untrusted: bool) -> Iterator[Identity]:
     """The identities of the other files of an image; those that are not there are noted."""
-    folder = Path(os.path.realpath(member.path.absolute().parent))
     for path in member.parts:
-        if untrusted and not Path(os.path.realpath(path)).is_relative_to(folder):
+        if untrusted and outside(path, member.path):
             continue
         try:
             status = path.stat()
@@ -167,15 +165,14 @@ def _follow(
     except ImgtoolsError as error:
         text = error.message.removeprefix(f"{member.path}: ")
         return Link(broken="reference", message=text, hint=error.hint), None
-    folder = Path(os.path.realpath(member.path.absolute().parent))
-    if untrusted and not Path(os.path.realpath(target)).is_relative_to(folder):
+    if untrusted and outside(target, member.path):
         message = f"its parent {target} is outside the image's folder"
         return Link(target=target, broken="outside", message=message), None
-    return _parent(target, forest, formats)
+    return _parent(target, forest, formats, untrusted=untrusted)
 
 
 def _parent(
-    target: Path, forest: Forest, formats: Mapping[Identity, str | None]
+    target: Path, forest: Forest, formats: Mapping[Identity, str | None], *, untrusted: bool
 ) -> tuple[Link, Member | None]:
     try:
         status = target.stat()
@@ -185,7 +182,7 @@ def _parent(
         if len(forest.outside) >= MAX_OUTSIDE:
             message = f"its parent {target} was not looked at: there are too many"
             return Link(target=target, broken="unreadable", message=message), None
-        member = look(target, formats.get(identity))
+        member = look(target, formats.get(identity), untrusted=untrusted)
     except (FileNotFoundError, NotADirectoryError, ImageNotFoundError):
         message = f"its parent {target} does not exist"
         return Link(target=target, broken="missing", message=message), None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,19 +64,22 @@ class Member:
         return next((problem for problem in self.problems if problem.fatal), None)
 
 
-def look(path: Path, stated: str | None = None, *, only_images: bool = False) -> Member | None:
+def look(
+    path: Path, stated: str | None = None, *, only_images: bool = False, untrusted: bool = False
+) -> Member | None:
     """Read the header of ``path``; a damaged one gives a member with a fatal problem.
 
     With ``only_images``: None for a file that neither its content nor its suffix calls an image.
-    Raises ImageNotFoundError, ImageUnreadableError, and ImageTruncatedError for an empty file.
+    With ``untrusted`` nothing outside the image's folder is even asked for its size.  Raises
+    ImageNotFoundError, ImageUnreadableError, and ImageTruncatedError for an empty file.
     """
     with open_source(path) as source:
         if only_images and path.suffix.lower() not in SUFFIXES and detect(source) == "raw":
             return None
-        return _member(source, stated)
+        return _member(source, stated, untrusted=untrusted)
 
 
-def _member(source: Source, stated: str | None) -> Member:
+def _member(source: Source, stated: str | None, *, untrusted: bool) -> Member:
     status = os.fstat(source.fd)
     basics: dict[str, Any] = {
         "path": source.path,
@@ -93,7 +96,7 @@ def _member(source: Source, stated: str | None) -> Member:
         problem = Problem(code=error.code, message=message)
         return Member(**basics, format=stated or detect(source), problems=(problem,))
     parts, problems = _parts(header)
-    stats = list(_stats(parts))
+    stats = list(_stats(one for one in parts if not (untrusted and outside(one, header.path))))
     basics["mtime_ns"] = max([status.st_mtime_ns, *(one.st_mtime_ns for one in stats)])
     basics["actual_size"] = sum(one.st_blocks for one in [status, *stats]) * 512
     return Member(
@@ -127,7 +130,13 @@ def _parts(header: ImageHeader) -> tuple[tuple[Path, ...], list[Problem]]:
     return tuple(paths), problems
 
 
-def _stats(parts: tuple[Path, ...]) -> Iterator[os.stat_result]:
+def outside(target: Path, image: Path) -> bool:
+    """True when a file lies outside the folder of the image that names it.  Opens nothing."""
+    folder = os.path.realpath(image.absolute().parent)
+    return not Path(os.path.realpath(target)).is_relative_to(folder)
+
+
+def _stats(parts: Iterable[Path]) -> Iterator[os.stat_result]:
     for path in parts:
         try:
             yield path.stat()

@@ -30,10 +30,7 @@ RECORD_SUFFIX = ".imgtools"
 
 @dataclass(slots=True, kw_only=True)
 class Scan:
-    """What a walk found: images by identity, folders of files half made, records of changes.
-
-    ``links``: the identities of all further names (links) of the images.
-    """
+    """What a walk found: images by identity, folders of files half made, records of changes."""
 
     folder: Path
     members: dict[Identity, Member] = field(default_factory=dict)
@@ -72,7 +69,7 @@ def scan(
     entries = sorted(_walk(found, recursive=recursive), key=_links_last)
     for path, is_link in entries:
         if not (is_link and untrusted):
-            _look(found, path, formats or {})
+            _look(found, path, formats or {}, untrusted=untrusted)
     return found
 
 
@@ -120,7 +117,9 @@ def _folder(
         found.note("chain.limit", f"{path}: folders below folders without end; not entered")
 
 
-def _look(found: Scan, path: Path, formats: Mapping[Identity, str | None]) -> None:
+def _look(
+    found: Scan, path: Path, formats: Mapping[Identity, str | None], *, untrusted: bool
+) -> None:
     if path.name.startswith(".") and path.name.endswith(RECORD_SUFFIX):
         found.records.append(path)
         return
@@ -130,7 +129,7 @@ def _look(found: Scan, path: Path, formats: Mapping[Identity, str | None]) -> No
         if identity in found.members:
             return
         known = identity in formats
-        member = look(path, formats.get(identity), only_images=not known)
+        member = look(path, formats.get(identity), only_images=not known, untrusted=untrusted)
     except ImageTruncatedError as error:
         member = _empty(path, identity, error)
     except ImgtoolsError as error:

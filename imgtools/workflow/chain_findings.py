@@ -80,7 +80,7 @@ def _own(member: Member, *, is_part: bool) -> Iterator[Finding]:
                     code="chain.dirty",
                     image=path,
                     message="marked dirty: it was not closed cleanly",
-                    command=command_line(["imgtools", "image", "check", "-r", "leaks", path]),
+                    command=command_line(["imgtools", "image", "check", "-r", "all", path]),
                 )
         elif problem.code == "raw.poses":
             yield Finding(
@@ -180,16 +180,14 @@ def _missing(member: Member, link: Link, by_name: dict[str, list[Member]]) -> Fi
             message=f"{link.message}{near}",
             hint="bring it back to that place, or restore it from a backup",
         )
-    where = ", ".join(str(one.path) for one in fits[:5])
+    where = ", ".join(str(one.path) for one in fits[:5]) + (" …" if len(fits) > 5 else "")
     one = fits[0]
-    words = _rebase(member, _name_for(member, one.path), one.format)
     return Finding(
         code="chain.parent-moved",
         image=member.path,
         message=f"{link.message}; of its name, format and size there is {where}",
-        hint="nothing in the overlay proves which file was its parent: choose what you know to be "
-        "it" + ("" if len(fits) == 1 else f"; there are {len(fits)}"),
-        command=command_line(words),
+        hint="nothing in the overlay proves which file was its parent; you must know",
+        command=command_line(_rebase(member, _name_for(member, one.path), one.format)),
     )
 
 

@@ -16,11 +16,17 @@ COMMANDS: dict[str, str] = {
     "rebase": "imgtools.cli.image.rebase_cmd",
     "measure": "imgtools.cli.image.measure_cmd",
     "snapshot": "imgtools.cli.image.snapshot_cmd",
+    "check": "imgtools.cli.image.check_cmd",
+    "compare": "imgtools.cli.image.compare_cmd",
+    "info": "imgtools.cli.info_cmd",
+    "map": "imgtools.cli.image.map_cmd",
 }
 
 EPILOG = """\b
 Examples:
   imgtools image info guest.qcow2
+  imgtools image check guest.qcow2
+  imgtools image compare old.qcow2 new.vmdk
   imgtools image chain /var/lib/libvirt/images
   imgtools image commit overlay.qcow2
   imgtools image rebase -b new-base.qcow2 overlay.qcow2

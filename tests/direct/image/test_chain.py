@@ -222,6 +222,7 @@ def test_a_format_that_is_not_stored_is_stored(tmp_path: Path) -> None:
     assert done.code == 0, done.stderr
     assert [finding["fixed"] for finding in result["findings"]] == [True, True]
     # Nor does the mended parent now look as if it had been written to.
+    assert middle.stat().st_mtime_ns == 10**18
     assert doctor(tmp_path)[1]["findings"] == []
     info = json.loads(qemu_img("info", "--output=json", middle))
     assert (info["backing-filename"], info["backing-filename-format"]) == ("./base.qcow2", "qcow2")
@@ -307,7 +308,7 @@ def test_dirty_damaged_and_headless_images(tmp_path: Path) -> None:
         "empty.vmdk": "chain.damaged",
         "zeros.qcow2": "chain.no-header",
     }
-    assert shlex.split(found["dirty.qcow2"]["command"])[1:5] == ["image", "check", "-r", "leaks"]
+    assert shlex.split(found["dirty.qcow2"]["command"])[1:5] == ["image", "check", "-r", "all"]
 
 
 def test_extents_and_data_files_belong_to_their_image(tmp_path: Path) -> None:
