@@ -114,9 +114,10 @@ class ApplianceEngine:
             self.appliance.call(lambda lib: lib.status("umount_all"), what="unmounting")
             self._trees.clear()
 
-    def mount_writable(self, device: str) -> ApplianceWriter:
+    def mount_writable(self, device: str, shown_at: bytes = b"/") -> ApplianceWriter:
         """The tree of a mountable, to be changed.  Mounted on the overlay, once.
 
+        ``shown_at`` is where the guest has it, for messages.
         Raises GuestOperationError if it cannot be mounted or its filesystem cannot be written.
         """
         if device not in self._writable:
@@ -125,7 +126,7 @@ class ApplianceEngine:
             storage = self.storage()
             assert self._survey is not None
             mount(self.appliance, storage, self._survey, device, mountpoint, writable=True)
-            self._writable[device] = ApplianceWriter(self.appliance, mountpoint)
+            self._writable[device] = ApplianceWriter(self.appliance, mountpoint, shown_at)
         return self._writable[device]
 
     def finish_writing(self) -> None:

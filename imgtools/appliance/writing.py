@@ -14,6 +14,7 @@ import shlex
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from imgtools.appliance.launch import Appliance
 from imgtools.appliance.library import CallError, Library
 from imgtools.appliance.translate import guest_error
 from imgtools.appliance.tree import ApplianceTree
@@ -24,7 +25,14 @@ _NANO = 10**9
 
 
 class ApplianceWriter(ApplianceTree):
-    """A filesystem mounted for writing.  Every method raises GuestOperationError and its kin."""
+    """A filesystem mounted for writing.  Every method raises GuestOperationError and its kin.
+
+    ``shown_at`` is where the guest has it, for messages.
+    """
+
+    def __init__(self, appliance: Appliance, mountpoint: bytes, shown_at: bytes = b"/") -> None:
+        super().__init__(appliance, mountpoint)
+        self._shown_at = shown_at.rstrip(b"/")
 
     def create(self, path: bytes, pieces: Iterable[bytes]) -> int:
         """Make a file of the content, or replace the content of the one there, keeping its inode.
@@ -145,6 +153,7 @@ class ApplianceWriter(ApplianceTree):
         try:
             return self._appliance.call(lambda lib: act(lib, inner), what="a change")
         except CallError as error:
+            path = self._shown_at + path
             if error.errno in _REASONS:
                 shown = path.decode("utf-8", errors="surrogateescape")
                 raise GuestOperationError(f"{shown}: {_REASONS[error.errno]}") from error

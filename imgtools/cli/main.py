@@ -47,6 +47,7 @@ COMMANDS = {
     "rm": "imgtools.cli.rm_cmd",
     "search": "imgtools.cli.search_cmd",
     "sysprep": "imgtools.cli.sysprep_cmd",
+    "snapshot": "imgtools.cli.image.snapshot_cmd",
     "tail": "imgtools.cli.tail_cmd",
     "tar-in": "imgtools.cli.tar_in_cmd",
     "tar-out": "imgtools.cli.tar_out_cmd",

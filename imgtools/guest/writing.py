@@ -42,7 +42,9 @@ class GuestFiles(GuestTree):
     one only where it says so; each raises GuestOperationError and its kin.
     """
 
-    def __init__(self, plan: Sequence[Planned], mount: Callable[[str], WritableTree]) -> None:
+    def __init__(
+        self, plan: Sequence[Planned], mount: Callable[[str, bytes], WritableTree]
+    ) -> None:
         not_yet = cast("FileTree", None)
         super().__init__([Mount(one.mountpoint, one.device, not_yet) for one in plan])
         self._mount = mount
@@ -226,7 +228,7 @@ class GuestFiles(GuestTree):
 
     def _tree_of(self, mount: Mount) -> WritableTree:
         if mount.device not in self._mounted:
-            self._mounted[mount.device] = self._mount(mount.device)
+            self._mounted[mount.device] = self._mount(mount.device, mount.mountpoint)
         return self._mounted[mount.device]
 
 

@@ -17,6 +17,11 @@ from imgtools.image.target import joined
 from imgtools.image.vet import vet
 from imgtools.nodes import Node, spec
 
+# qemu times the key derivation of a new LUKS header before it writes anything, and gives up by
+# chance when the host is busy (qcrypto_pbkdf2_count_iters in crypto/pbkdf.c).
+_UNTIMED = "Unable to get accurate CPU usage"
+_ATTEMPTS = 5
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Writing:
@@ -101,11 +106,14 @@ def _run(source: Source, words: list[str], target: str, path: Path, report: Repo
     node = spec(source.node)
     argv = ["qemu-img", "convert", "-p", *source.keys.words, *words]
     argv += [*snapshot_words(source.snapshot), node, target]
-    try:
-        run_job(argv, report, pass_fds=source.keys.fds)
-    except ToolError as error:
-        names = {node: source.name, target: path.name}
-        raise failure(error, path.name, names) from error
+    for attempt in range(_ATTEMPTS):
+        try:
+            run_job(argv, report, pass_fds=source.keys.fds)
+        except ToolError as error:
+            if _UNTIMED in error.message and attempt + 1 < _ATTEMPTS:
+                continue
+            raise failure(error, path.name, {node: source.name, target: path.name}) from error
+        return
 
 
 def cut_to(path: Path, target_format: str, size: int) -> None:

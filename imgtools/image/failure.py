@@ -9,7 +9,7 @@ from imgtools.errors import EncryptedError, ImgtoolsError, SpaceError, ToolError
 
 _SPACE = ("No space left on device", "Disk quota exceeded", "File too large")
 _OPTIONS = re.compile(
-    r"invalid (parameter|option|value|buffer)|Parameter '|error while converting|must be"
+    r"invalid (parameter|option|value|buffer)|Parameter '|must be"
     r"|not supported|unsupported|does not support|can ?not be used|mutually exclusive",
     re.IGNORECASE,
 )

@@ -1,7 +1,9 @@
 """What every change of an image in its place begins with: the references checked, leaks given back.
 
 A killed qemu may leave clusters that it had reserved and not used yet.  They cost space and nothing
-else, so that the next run gives them back.  References to clusters that are not there, or not
+else, so that the next run gives them back.  Killed while it makes or applies a snapshot it also
+leaves marks "used once" (OFLAG_COPIED) that do not fit the counts, which are too high then; both
+follow from the references and are set anew.  References to clusters that are not there, or not
 counted, are damage: such an image is not written to.
 """
 
@@ -9,14 +11,17 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 from imgtools.errors import ImageError, ToolError
 from imgtools.image.job import run_job
 from imgtools.image.vet import vet
 from imgtools.model import ImageLayer
 from imgtools.nodes import Node, chain_node, spec
+from imgtools.process import running
 
-_LEAKS = 3  # exit status of qemu-img check: leaked clusters, and nothing worse
+_CORRUPT, _LEAKS = 2, 3  # exit status of qemu-img check; 3: leaked clusters and nothing worse
+_MARKS = b"ERROR OFLAG_COPIED"
 _SPEC = re.compile(r"'?json:\{.*\}'?:? ?")
 _CHECKED = ("qcow2", "qed")
 
@@ -27,28 +32,63 @@ def alone(layer: ImageLayer, folder: Path) -> Node:
 
 
 def mend_leaks(layer: ImageLayer, folder: Path) -> bool:
-    """Give back what a killed run had reserved; True if there was something.
+    """Set right what a killed run had left; True if there was something.
 
     Raises ImageError for damage, ToolError.
     """
     if layer.format not in _CHECKED:
         return False
     name = spec(alone(layer, folder))
-    look = ("qemu-img", "check", "-q")
     # A dirty image says itself that its reference counts are not to be trusted.  qemu counts
     # anew when it opens one for writing, and "check" is the only command that does not.
     dirty = vet(layer.path, layer.format).dirty
     if dirty:
-        run_job([*look, "-r", "all", name], good=(0, 2, _LEAKS))
-    status = run_job([*look, name], good=(0, 2, _LEAKS)).status
-    if status == 2:
-        raise ImageError(
-            f"{layer.path}: the image is damaged",
-            hint="copy it, then look what can be mended: imgtools image check",
-        )
-    if status == _LEAKS:
-        run_job([*look, "-r", "leaks", name], good=(0, _LEAKS))
-    return dirty or status == _LEAKS
+        _repair(name, "all")
+    found = _look(name)
+    if found.damage:
+        raise _damaged(layer.path)
+    if found.status:
+        _repair(name, "leaks")
+    if found.marks:
+        _repair(name, "all")
+        if _look(name).status:
+            raise _damaged(layer.path)
+    return dirty or bool(found.status)
+
+
+class _Found(NamedTuple):
+    """What a look at all references showed; with ``damage`` nothing may be repaired."""
+
+    status: int
+    marks: bool = False
+    damage: bool = False
+
+
+def _look(name: str) -> _Found:
+    """Check an image that may have as many errors as clusters."""
+    marks = damage = False
+    with running(["qemu-img", "check", name]) as child:
+        assert child.stdout is not None
+        for line in child.stdout:
+            if line.startswith(_MARKS):
+                marks = True
+            elif line.startswith(b"ERROR"):
+                damage = True
+        status = child.wait()
+    if status not in (0, _CORRUPT, _LEAKS):
+        raise ToolError(f"qemu-img check: ended with status {status}")
+    return _Found(status, marks, damage or (status == _CORRUPT and not marks))
+
+
+def _repair(name: str, what: str) -> None:
+    run_job(["qemu-img", "check", "-q", "-r", what, name], good=(0, _CORRUPT, _LEAKS))
+
+
+def _damaged(path: Path) -> ImageError:
+    return ImageError(
+        f"{path}: the image is damaged",
+        hint="copy it, then look what can be mended: imgtools image check",
+    )
 
 
 def space_error(error: ToolError) -> bool:

@@ -9,21 +9,20 @@ from pathlib import Path
 
 from imgtools.errors import (
     ImageChainError,
-    ImgtoolsError,
     ReadOnlyError,
     RefusedError,
     SpaceError,
     ToolError,
     UsageError,
 )
-from imgtools.image.chain import follow_chain, resolve_disk
-from imgtools.image.children import overlays_of
+from imgtools.image.chain import resolve_disk
 from imgtools.image.inplace import mend_leaks, space_error, without_nodes
 from imgtools.image.job import Report, silent
 from imgtools.image.merge import commit_layers
 from imgtools.image.vet import vet
 from imgtools.model import DiskRequest, ImageLayer, Notice
 from imgtools.transaction.space import free
+from imgtools.workflow.dependents import domains, overlays, refuse_dependents, snapshots
 from imgtools.workflow.held import files_of_layers, held, refuse_running
 from imgtools.workflow.images import private_folder
 from imgtools.workflow.opening import finish_interrupted
@@ -147,57 +146,18 @@ def _unchanged(layers: Sequence[ImageLayer], base: int) -> list[Path]:
 
 def _broken(wish: Wish, layers: Sequence[ImageLayer], base: int) -> list[str]:
     """Who else relies on what changes.  Raises RefusedError unless that is allowed."""
-    chain = {os.path.realpath(layer.path) for layer in layers[:base]}
-    places = {layers[0].path.parent.resolve()}
-    found: list[str] = []
-    for layer in layers[1 : base + 1]:
-        for folder in sorted(places | {layer.path.parent.resolve()}):
-            others = overlays_of(layer.path, folder)
-            found += [str(one) for one in others if os.path.realpath(one) not in chain]
-    found += _domains(layers, base)
-    found += _snapshots(layers[:base])
+    chain = [layer.path for layer in layers[:base]]
+    changing = [layer.path for layer in layers[1 : base + 1]]
+    overlay = layers[0].path
+    found = [
+        *overlays(changing, but=chain, beside=[overlay]),
+        *domains(changing, through=overlay),
+        *snapshots(layers[:base]),
+    ]
     found = list(dict.fromkeys(found))
-    if found and not wish.break_overlays:
-        shown = ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
-        raise RefusedError(
-            f"{layers[base].path}: a commit would break what else relies on it: {shown}",
-            hint="rebase or flatten these first, or --break-overlays if they are not needed",
-        )
+    if not wish.break_overlays:
+        refuse_dependents(layers[base].path, found, "a commit")
     return found
-
-
-def _snapshots(layers: Sequence[ImageLayer]) -> Iterator[str]:
-    """Internal snapshots of the layers above the base, which rest on it as well."""
-    for layer in layers:
-        if layer.format == "qcow2":
-            for snapshot in vet(layer.path, layer.format).snapshots:
-                yield f"snapshot {snapshot.name or snapshot.id} in {layer.path}"
-
-
-def _domains(layers: Sequence[ImageLayer], base: int) -> Iterator[str]:
-    """The domains of libvirt with a disk that rests on what changes, not by way of the overlay."""
-    from imgtools.domain.users import known_domains
-
-    overlay = os.path.realpath(layers[0].path)
-    changing = {os.path.realpath(layer.path) for layer in layers[1 : base + 1]}
-    for domain in known_domains():
-        for disk in domain.disks:
-            if disk.path is None:
-                continue
-            below = _chain_of(Path(disk.path), disk.format)
-            if overlay not in below and changing & below:
-                yield f"domain {domain.name}"
-                break
-
-
-def _chain_of(image: Path, image_format: str | None) -> set[str]:
-    paths = set()
-    try:
-        for link in follow_chain(image, image_format, untrusted=False):
-            paths.add(os.path.realpath(link.header.path))
-    except (ImgtoolsError, OSError):
-        pass  # as far as it can be followed
-    return paths
 
 
 def _check_space(layers: Sequence[ImageLayer], base: int) -> None:

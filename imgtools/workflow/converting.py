@@ -12,7 +12,7 @@ from imgtools.errors import SpaceError, UsageError
 from imgtools.image.convert import Source, Writing, check_size, convert, cut_to
 from imgtools.image.header import ImageHeader, Snapshot
 from imgtools.image.job import Report
-from imgtools.image.measure import can_measure, measure
+from imgtools.image.measure import measure
 from imgtools.image.newfile import new_file
 from imgtools.image.readable import find_snapshot, source_node
 from imgtools.image.same import refuse_difference
@@ -26,6 +26,7 @@ from imgtools.workflow.images import files_of, private_folder, to_read
 from imgtools.workflow.replacing import replacing
 
 MAX_SPARSE = 16 << 20  # bytes; MAX_BUF_SECTORS of qemu-img.c
+AMPLE = 64 << 20  # bytes
 Show = Callable[[str, int], AbstractContextManager[Report]]
 """Shows the progress of a job, given its name and its size in bytes."""
 
@@ -235,30 +236,38 @@ def compare(job: Job, path: Path, folder: Path, extents: tuple[Path, ...] = ()) 
 def _check_space(job: Job) -> None:
     """Measure before anything is written.  Raises SpaceError.
 
-    Formats that qemu-img does not measure take at least what the data take; how far a compressed
-    copy shrinks nobody knows, so that the disk is left to run full.
+    How far a compressed copy shrinks nobody knows, so that the disk is left to run full.
     """
     how, folder = job.how, job.target.absolute().parent
-    if how.writing.compress:
-        return
-    known = can_measure(how.target_format)
-    found = measure(
-        job.source.node,
-        how.target_format if known else "raw",
-        job.options if known else {},
-        name=job.disk.name,
-        snapshot=job.source.snapshot,
-        keys=job.keys,
-    )
-    needed = found.fully_allocated if how.writing.sparse == 0 else found.required
-    if how.writing.bitmaps:
-        needed += found.bitmaps or 0
     left = free(folder)
+    # No format adds so much to the data that it need be measured then.
+    ample = job.size + job.size // 16 + AMPLE
+    if how.writing.compress or (left > ample and not how.writing.bitmaps):
+        return
+    needed = _needed(job)
     if left < needed:
         raise SpaceError(
             f"{job.target}: the copy takes {_mib(needed)}, {_mib(left)} are free in {folder}",
             hint="free some space there, or write to another disk",
         )
+
+
+def _needed(job: Job) -> int:
+    """Bytes that the copy takes; at least what its data take, for formats that nobody measures."""
+    how = job.how
+    target_format = how.target_format if how.target_format == "qcow2" else "raw"
+    # With its encryption, qemu-img would time the key derivation for seconds.
+    plain = {name: value for name, value in job.options.items() if not name.startswith("encrypt.")}
+    found = measure(
+        job.source.node,
+        target_format,
+        plain if how.target_format == target_format else {},
+        name=job.disk.name,
+        snapshot=job.source.snapshot,
+        keys=job.keys,
+    )
+    needed = found.fully_allocated if how.writing.sparse == 0 else found.required
+    return needed + ((found.bitmaps or 0) if how.writing.bitmaps else 0)
 
 
 def _mib(size: int) -> str:

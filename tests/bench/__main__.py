@@ -16,6 +16,7 @@ from pathlib import Path
 
 import fixtures
 from imgtools.config import Config
+from tests.bench.copies import copies
 from tests.bench.edits import bare, edit
 from tests.bench.launches import compare
 from tests.bench.measure import Measurement, measure
@@ -42,6 +43,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5, help="runs of imgtools (median is shown)")
     parser.add_argument("--launch-runs", type=int, default=3, help="launches of each appliance")
     parser.add_argument("--peer-runs", type=int, default=1, help="runs of the virt-* tool")
+    parser.add_argument("--copy-runs", type=int, default=3, help="runs of each convert (4 GiB)")
     options = parser.parse_args()
     image = str(fixtures.get(options.image))
     print(f"{options.image}: wall time (median) and peak memory, imgtools against virt-*\n")
@@ -52,6 +54,9 @@ def main() -> None:
         _print(ours[0], mine, peer)
     if options.image == "debian-lvm":
         _edits(Path(image), options.runs, options.peer_runs)
+    if options.copy_runs:
+        # Of qemu-img, not of a virt-* tool; both are limited by the storage.
+        _print("convert", *copies(options.copy_runs), decimals=2)
     compare(options.launch_runs)
 
 
@@ -65,11 +70,11 @@ def _edits(image: Path, runs: int, peer_runs: int) -> None:
         print(f"{'  bare write':<14}{seconds:>8.2f} s   (instant appliance, no transaction)")
 
 
-def _print(name: str, mine: Measurement, peer: Measurement) -> None:
+def _print(name: str, mine: Measurement, peer: Measurement, *, decimals: int = 0) -> None:
     print(
         f"{name:<14}{mine.seconds:>8.2f} s{mine.peak / 2**20:>6.0f} MiB   "
         f"{peer.seconds:>8.2f} s{peer.peak / 2**20:>6.0f} MiB  "
-        f"{peer.seconds / mine.seconds:>5.0f}x",
+        f"{peer.seconds / mine.seconds:>5.{decimals}f}x",
         flush=True,
     )
 

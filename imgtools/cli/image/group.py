@@ -13,6 +13,8 @@ COMMANDS: dict[str, str] = {
     "create": "imgtools.cli.image.create_cmd",
     "info": "imgtools.cli.info_cmd",
     "rebase": "imgtools.cli.image.rebase_cmd",
+    "measure": "imgtools.cli.image.measure_cmd",
+    "snapshot": "imgtools.cli.image.snapshot_cmd",
 }
 
 EPILOG = """\b
@@ -22,6 +24,9 @@ Examples:
   imgtools image commit overlay.qcow2
   imgtools image rebase -b new-base.qcow2 overlay.qcow2
   imgtools image create -b base.qcow2 overlay.qcow2
+  imgtools image convert -O qcow2 guest.vmdk guest.qcow2
+  imgtools image measure -O qcow2 guest.vmdk
+  imgtools image snapshot create guest.qcow2 before-upgrade
 """
 
 

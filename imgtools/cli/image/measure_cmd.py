@@ -1,0 +1,97 @@
+"""``imgtools image measure``: how much space a new image would take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from imgtools.cli.image.words import Format, Size
+from imgtools.cli.options import Output, make_request, output_options, with_options
+from imgtools.errors import UsageError
+from imgtools.image.target import WRITABLE, parse_options
+from imgtools.model import KNOWN_FORMATS
+
+EPILOG = """\b
+Examples:
+  imgtools image measure -O qcow2 guest.vmdk
+  imgtools image measure -O raw -f qcow2 guest.qcow2
+  imgtools image measure -O qcow2 -o cluster_size=1M --size 100G
+  imgtools image measure --json -O qcow2 -l before-upgrade guest.qcow2
+
+Required is what the file takes for the data there are now, fully allocated what it takes when the
+guest has written everywhere.  qemu-img can measure raw, qcow2 and luks.
+"""
+
+_OPTIONS = [
+    click.option(
+        "-f",
+        "--format",
+        "source_format",
+        type=Format(KNOWN_FORMATS),
+        help="Format of the source; otherwise its header says it.",
+    ),
+    click.option(
+        "-O",
+        "--output-format",
+        "target_format",
+        type=Format(WRITABLE),
+        required=True,
+        help="Format of the new image.",
+    ),
+    click.option(
+        "-o",
+        "options",
+        multiple=True,
+        metavar="NAME=VALUE,...",
+        help="Options of the new format, as of qemu-img create.",
+    ),
+    click.option("--size", type=Size(), help="Measure an empty image of this size."),
+    click.option(
+        "-l",
+        "--snapshot",
+        metavar="NAME|ID",
+        help="Measure a copy of an internal snapshot, named as for convert.",
+    ),
+    click.option(
+        "--untrusted",
+        is_flag=True,
+        help="The image comes from a stranger: follow no reference out of its folder.",
+    ),
+]
+
+
+@click.command(
+    "measure",
+    epilog=EPILOG,
+    short_help="Tell how much space a new image would take",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@with_options(_OPTIONS)
+@output_options()
+@click.argument("args", nargs=-1, metavar="[SOURCE]")
+def command(output: Output, args: tuple[str, ...], **words: Any) -> int:
+    """Tell how much space a copy of SOURCE in another format would take, or an empty image."""
+    from imgtools.cli.render import finish, print_columns, print_json
+    from imgtools.workflow.measuring import Plan, measure_empty, measure_image
+
+    if len(args) != (0 if words["size"] is not None else 1):
+        raise UsageError("one SOURCE, or --size", hint="imgtools image measure --help")
+    plan = Plan(target_format=words["target_format"], options=parse_options(words["options"]))
+    if words["size"] is not None:
+        if words["snapshot"] is not None or words["source_format"] is not None:
+            raise UsageError("--size: not with -f or -l")
+        found = measure_empty(words["size"], plan)
+    else:
+        request = make_request(args[0], words["source_format"])
+        found = measure_image(
+            request, plan, snapshot=words["snapshot"], untrusted=words["untrusted"]
+        )
+    if output.json:
+        print_json("measure", found)
+    else:
+        rows = [("Required", found.required), ("Fully allocated", found.fully_allocated)]
+        if found.bitmaps is not None:
+            rows.append(("Bitmaps", found.bitmaps))
+        print_columns(rows, right=(1,), gap="  ")
+    return finish(output, ())

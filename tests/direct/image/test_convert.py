@@ -1,0 +1,420 @@
+"""``imgtools convert`` against qemu-img: what a copy holds, and what never happens."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli import PROGRAM, imgtools
+from tests.direct.image.disks import (
+    FORMATS,
+    SIZE,
+    digest,
+    info,
+    leftovers,
+    make_disk,
+    qemu_img,
+    raw_digest,
+    same,
+    tmpfs,
+    writer,
+)
+
+pytestmark = pytest.mark.direct
+
+# Everything that separates, quotes or breaks a line somewhere, and a byte that is not UTF-8.
+HARD = os.fsdecode(b"a:b,c=d e\n'\"{}\xff")
+
+
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_disk(tmp_path_factory.mktemp("disk"))
+
+
+@pytest.fixture(scope="module")
+def sources(disk: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same disk in every format, made by qemu-img."""
+    folder = tmp_path_factory.mktemp("sources")
+    made = {}
+    for name in FORMATS:
+        made[name] = folder / f"{name}.disk"
+        exact = ["-o", "force_size=on"] if name == "vpc" else []
+        qemu_img("convert", "-f", "raw", "-O", name, *exact, disk, made[name])
+    return made
+
+
+@pytest.fixture
+def qcow2(disk: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "disk.qcow2"
+    qemu_img("convert", "-f", "raw", "-O", "qcow2", disk, path)
+    return path
+
+
+@pytest.mark.parametrize("target_format", FORMATS)
+def test_every_format_becomes_every_other(
+    target_format: str, sources: dict[str, Path], disk: Path, tmp_path: Path
+) -> None:
+    """All sources in one run: the process's start would be most of the time."""
+    content = digest(disk)
+    before = {name: digest(path) for name, path in sources.items()}
+    folder = tmp_path / "copies"
+    folder.mkdir()
+    done = imgtools("convert", "-O", target_format, *sources.values(), folder)
+    assert (done.code, done.stderr) == (0, "")
+    made = {path.stem: path for path in folder.iterdir()}
+    assert set(made) == set(sources)
+    for name, target in made.items():
+        assert same(sources[name], name, target, target_format), name
+        assert raw_digest(target, target_format, tmp_path / "scratch") == content, name
+        assert info(target, target_format)["virtual-size"] == SIZE
+    assert {name: digest(path) for name, path in sources.items()} == before
+
+
+@pytest.mark.parametrize(
+    ("target_format", "options"),
+    [
+        ("vmdk", "subformat=twoGbMaxExtentFlat"),
+        ("vmdk", "subformat=monolithicFlat"),
+        ("vpc", "subformat=fixed"),
+        ("vdi", "static=on"),
+        ("qcow2", "cluster_size=4k,compat=0.10"),
+        ("qcow2", "extended_l2=on,cluster_size=128k"),
+        ("raw", "preallocation=full"),
+    ],
+)
+def test_hard_names_options_and_verify(
+    target_format: str, options: str, qcow2: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / HARD
+    folder.mkdir()
+    source = folder / f"{HARD}.qcow2"
+    qcow2.rename(source)
+    target = folder / f"{HARD}2"
+    if "Flat" in options:
+        target = folder / "disk.vmdk"  # a descriptor cannot hold such a name
+    words = ["-O", target_format, "-o", options, "--verify"]
+    done = imgtools("convert", "--json", *words, source, target)
+    assert done.code == 0, done.stderr
+    (row,) = json.loads(done.stdout)["result"]
+    assert row["verified"] is True
+    assert row["virtual_size"] == SIZE
+    assert row["error"] is None
+    assert same(source, "qcow2", target, target_format)
+    assert not leftovers(folder)
+    again = imgtools("convert", "-f", target_format, "-O", "raw", target, folder / "raw.img")
+    assert again.code == 0, again.stderr
+    assert same(source, "qcow2", folder / "raw.img", "raw")
+
+
+def test_relative_names_that_look_like_protocols(disk: Path, tmp_path: Path) -> None:
+    (tmp_path / "nbd:x").symlink_to(disk)
+    program = [PROGRAM, "convert"]
+    words = ["-f", "raw", "-O", "raw", "nbd:x", "json:{}"]
+    subprocess.run([*program, *words], cwd=tmp_path, check=True)
+    assert digest(tmp_path / "json:{}") == digest(disk)
+
+
+def test_compressed(qcow2: Path, tmp_path: Path) -> None:
+    for name in ("qcow2", "vmdk"):
+        target = tmp_path / f"small.{name}"
+        done = imgtools("convert", "-c", "-O", name, "--verify", qcow2, target)
+        assert done.code == 0, done.stderr
+        assert same(qcow2, "qcow2", target, name)
+        assert target.stat().st_size < qcow2.stat().st_size
+    for name in ("raw", "qcow", "vdi", "vhdx"):
+        done = imgtools("convert", "-c", "-O", name, qcow2, tmp_path / "no")
+        assert done.code == 2
+        assert "cannot be compressed" in done.stderr
+    assert not (tmp_path / "no").exists()
+
+
+def test_a_chain_becomes_one_image(qcow2: Path, tmp_path: Path) -> None:
+    overlay = tmp_path / "overlay.qcow2"
+    qemu_img("create", "-q", "-f", "qcow2", "-b", qcow2.name, "-F", "qcow2", overlay)
+    write = ["qemu-io", "-f", "qcow2", "-c", "write -P 0x5a 1M 64k", overlay]
+    subprocess.run(write, check=True, stdout=subprocess.DEVNULL)
+    assert imgtools("convert", "-O", "qcow2", overlay, tmp_path / "flat.qcow2").code == 0
+    assert same(overlay, "qcow2", tmp_path / "flat.qcow2", "qcow2")
+    assert "backing-filename" not in info(tmp_path / "flat.qcow2", "qcow2")
+    # Neither a layer below nor an image on which others rest is ever the target.
+    for target in (overlay, qcow2):
+        before = digest(target)
+        done = imgtools("convert", "--force", "-O", "qcow2", overlay, target)
+        assert (done.code, done.stderr.count("\n")) == (8, 1)
+        assert digest(target) == before
+    done = imgtools("convert", "--force", "-O", "qcow2", tmp_path / "flat.qcow2", qcow2)
+    assert done.code == 8
+    assert "rests on it" in done.stderr
+
+
+def test_a_raw_disk_that_poses_as_qcow2_shows_no_file_of_the_host(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.img"
+    secret.write_bytes(b"host secret ".ljust(65536, b"!"))
+    evil = tmp_path / "evil.raw"
+    qemu_img("create", "-q", "-f", "qcow2", "-b", secret, "-F", "raw", evil, "1M")
+    content = digest(evil)
+    for words in ([], ["-f", "raw"]):
+        target = tmp_path / f"copy{len(words)}.img"
+        done = imgtools("convert", *words, "-O", "raw", evil, target)
+        assert done.code == 0
+        assert target.read_bytes()[: evil.stat().st_size] == evil.read_bytes()
+        assert b"host secret" not in target.read_bytes()
+    # What says of itself that it is qcow2 may not name what is no image.
+    named = tmp_path / "evil.qcow2"
+    evil.rename(named)
+    (tmp_path / "passwd").write_text("root:x:0:0\n" * 100)
+    qemu_img("rebase", "-u", "-b", tmp_path / "passwd", "-F", "raw", "-f", "qcow2", named)
+    done = imgtools("convert", "-O", "raw", named, tmp_path / "out.img")
+    assert done.code == 8
+    assert not (tmp_path / "out.img").exists()
+    assert content
+
+
+def test_snapshots(qcow2: Path, disk: Path, tmp_path: Path) -> None:
+    qemu_img("snapshot", "-c", "be,fo=re", qcow2)
+    write = ["qemu-io", "-f", "qcow2", "-c", "write -P 0x33 0 1M", qcow2]
+    subprocess.run(write, check=True, stdout=subprocess.DEVNULL)
+    forms = ["be,fo=re", "1", "snapshot.name=be,,fo=re", "snapshot.id=1,snapshot.name=be,,fo=re"]
+    for index, form in enumerate(forms):
+        target = tmp_path / f"old{index}.img"
+        done = imgtools("convert", "-l", form, "-O", "raw", qcow2, target)
+        assert (done.code, done.stderr) == (0, "")
+        assert digest(target) == digest(disk)
+    done = imgtools("convert", "-l", "snapshot.name=1", "-O", "raw", qcow2, tmp_path / "no")
+    assert done.code == 4
+    assert "be,fo=re" in done.stderr
+    # Dropping them is said; it is an error only on request.
+    done = imgtools("convert", "--json", "-O", "qcow2", qcow2, tmp_path / "new.qcow2")
+    (warning,) = json.loads(done.stdout)["warnings"]
+    assert warning["code"] == "image.snapshots-dropped"
+    assert imgtools("convert", "--strict", "-O", "raw", qcow2, tmp_path / "new.img").code == 20
+
+
+def test_a_snapshot_from_before_the_disk_grew(qcow2: Path, disk: Path, tmp_path: Path) -> None:
+    qemu_img("snapshot", "-c", "small", qcow2)
+    qemu_img("resize", "-q", "-f", "qcow2", qcow2, "20M")
+    for name in ("raw", "qcow2"):
+        target = tmp_path / f"small.{name}"
+        assert imgtools("convert", "-l", "small", "-O", name, qcow2, target).code == 0
+        assert same(disk, "raw", target, name)
+    done = imgtools("convert", "-l", "small", "-O", "vdi", qcow2, tmp_path / "no.vdi")
+    assert done.code == 2
+    assert not (tmp_path / "no.vdi").exists()
+
+
+def test_bitmaps(qcow2: Path, tmp_path: Path) -> None:
+    qemu_img("bitmap", "--add", "-f", "qcow2", qcow2, "since-monday")
+    done = imgtools("convert", "--json", "-O", "qcow2", qcow2, tmp_path / "without.qcow2")
+    (warning,) = json.loads(done.stdout)["warnings"]
+    assert warning["code"] == "image.bitmaps-dropped"
+    done = imgtools("convert", "--bitmaps", "-O", "qcow2", qcow2, tmp_path / "with.qcow2")
+    assert (done.code, done.stderr) == (0, "")
+    found = info(tmp_path / "with.qcow2", "qcow2")["format-specific"]["data"]["bitmaps"]
+    assert [one["name"] for one in found] == ["since-monday"]
+    assert imgtools("convert", "--bitmaps", "-O", "raw", qcow2, tmp_path / "no").code == 2
+    plain = tmp_path / "without.qcow2"
+    assert imgtools("convert", "--bitmaps", "-O", "qcow2", plain, tmp_path / "no").code == 2
+
+
+def test_encryption(qcow2: Path, disk: Path, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("a secret, with a comma\n")
+    for name in ("qcow2", "luks"):
+        quick = "encrypt.iter-time=10" if name == "qcow2" else "iter-time=10"
+        locked = tmp_path / f"locked.{name}"
+        # qemu-img times its key derivation: some seconds for each image.
+        words = ["-O", name, "-o", quick, "--target-key-file", key]
+        words += ["--verify"] if name == "qcow2" else []
+        done = imgtools("convert", *words, qcow2, locked)
+        assert (done.code, done.stderr) == (0, "")
+        back = tmp_path / f"{name}.img"
+        words = ["-f", name, "-O", "raw", "--source-key-file", "-"]
+        done = imgtools("convert", *words, locked, back, stdin=key.read_bytes())
+        assert done.code == 0, done.stderr
+        assert digest(back) == digest(disk)
+        done = imgtools("convert", *words, locked, tmp_path / "no", stdin=b"wrong")
+        assert (done.code, done.stderr.count("\n")) == (4, 1)
+        done = imgtools("convert", *words[:4], locked, tmp_path / "no")
+        assert done.code in (2, 4)
+        assert "--source-key-file" in done.stderr
+    done = imgtools("convert", "-O", "raw", "--source-key-file", key, qcow2, tmp_path / "no")
+    assert done.code == 2
+    assert "is not encrypted" in done.stderr
+    assert not (tmp_path / "no").exists()
+
+
+def test_several_disks_into_a_folder(sources: dict[str, Path], disk: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copies"
+    folder.mkdir()
+    (tmp_path / "one.vdi").symlink_to(sources["vdi"])
+    missing = tmp_path / "missing.qcow2"
+    words = ["convert", "-O", "qcow2", tmp_path / "one.vdi", missing, disk, folder]
+    done = imgtools(*words, "--json")
+    assert done.code == 4
+    rows = json.loads(done.stdout)["result"]
+    assert [row["error"] and row["error"]["code"] for row in rows] == [
+        None,
+        "image.not-found",
+        None,
+    ]
+    assert sorted(one.name for one in folder.iterdir()) == ["disk.qcow2", "one.qcow2"]
+    assert same(folder / "one.qcow2", "qcow2", disk, "raw")
+    assert imgtools(*words).code == 8  # the first failure: one.qcow2 exists
+    done = imgtools("convert", "-O", "raw", disk, tmp_path / "disk.vdi", folder)
+    assert done.code == 2
+    assert "would become" in done.stderr
+    done = imgtools("convert", "-O", "raw", disk, disk, tmp_path / "nofolder/")
+    assert done.code == 2
+
+
+def test_a_source_that_is_being_written(qcow2: Path, tmp_path: Path) -> None:
+    with writer(qcow2, "qcow2") as pid:
+        done = imgtools("convert", "-O", "raw", qcow2, tmp_path / "no")
+    assert done.code == 8
+    assert f"process {pid}" in done.stderr
+    assert not (tmp_path / "no").exists()
+    assert not leftovers(tmp_path)
+
+
+def test_a_target_that_exists_or_is_in_use(qcow2: Path, disk: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target.qcow2"
+    qemu_img("create", "-q", "-f", "qcow2", target, "1M")
+    before = digest(target)
+    done = imgtools("convert", "-O", "raw", qcow2, target)
+    assert (done.code, digest(target)) == (8, before)
+    with writer(target, "qcow2"):
+        done = imgtools("convert", "--force", "-O", "raw", qcow2, target)
+    assert (done.code, digest(target)) == (8, before)
+    assert imgtools("convert", "--force", "-O", "raw", qcow2, target).code == 0
+    assert digest(target) == digest(disk)
+    assert not leftovers(tmp_path)
+
+
+def test_a_full_disk(sources: dict[str, Path], tmp_path: Path) -> None:
+    with tmpfs(tmp_path / "tiny", "1m") as folder:
+        for name in ("qcow2", "vdi"):  # measured exactly, and from below
+            done = imgtools("convert", "-O", name, sources["raw"], folder / "x")
+            assert (done.code, done.stderr.count("\n")) == (8, 1)
+            assert "are free" in done.stderr
+        # A compressed copy cannot be measured before: it fails half-way.
+        done = imgtools("convert", "-c", "-O", "qcow2", sources["raw"], folder / "x")
+        assert (done.code, done.stderr.count("\n")) == (8, 1)
+        assert "No space left on device" in done.stderr
+        assert list(folder.iterdir()) == []
+
+
+def test_a_target_that_cannot_be_written(qcow2: Path, tmp_path: Path) -> None:
+    with tmpfs(tmp_path / "ro", "1m", "ro") as folder:
+        done = imgtools("convert", "-O", "raw", qcow2, folder / "x")
+    assert (done.code, done.stderr.count("\n")) == (8, 1)
+    assert imgtools("convert", "-O", "raw", qcow2, tmp_path / "none" / "x").code == 4
+
+
+def test_onto_a_file_that_exists(qcow2: Path, disk: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target.img"
+    target.write_bytes(b"\xaa" * (16 << 20))
+    words = ["convert", "-n", "-O", "raw", qcow2, target]
+    assert imgtools(*words).code == 8
+    done = imgtools(*words, "--force", "--target-is-zero")
+    assert done.code == 8
+    assert target.read_bytes() == b"\xaa" * (16 << 20)
+    done = imgtools(*words, "--force", "--verify")
+    assert done.code == 1 or "differs" in done.stderr  # what is behind the copy is no zeros
+    assert target.read_bytes()[:SIZE] == disk.read_bytes()
+    assert set(target.read_bytes()[SIZE:]) == {0xAA}
+    with target.open("wb") as stream:
+        stream.truncate(16 << 20)
+    inode = target.stat().st_ino
+    done = imgtools(*words, "--force", "--target-is-zero", "--json")
+    (warning,) = json.loads(done.stdout)["warnings"]
+    assert warning["code"] == "image.target-longer"
+    assert target.read_bytes()[:SIZE] == disk.read_bytes()
+    assert target.stat().st_ino == inode
+    small = tmp_path / "small.img"
+    small.write_bytes(bytes(1 << 20))
+    assert imgtools("convert", "-n", "--force", "-O", "raw", qcow2, small).code == 8
+    with writer(target, "raw"):
+        assert imgtools(*words, "--force").code == 8
+    hard = tmp_path / HARD
+    qemu_img("create", "-q", "-f", "qcow2", hard, str(SIZE))
+    done = imgtools("convert", "-n", "--force", "-O", "qcow2", "--verify", disk, hard)
+    assert (done.code, done.stderr) == (0, "")
+    assert same(hard, "qcow2", disk, "raw")
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Iterator[Path]:
+    backing = tmp_path / "backing"
+    backing.write_bytes(b"\xaa" * (14 << 20))
+    words = ["losetup", "--find", "--show", backing]
+    done = subprocess.run(words, check=True, capture_output=True, text=True)
+    yield Path(done.stdout.strip())
+    subprocess.run(["losetup", "--detach", done.stdout.strip()], check=True)
+
+
+def test_onto_a_block_device(qcow2: Path, disk: Path, device: Path, tmp_path: Path) -> None:
+    assert imgtools("convert", "-O", "raw", qcow2, device).code == 8
+    assert imgtools("convert", "--force", "-O", "vdi", qcow2, device).code == 2
+    done = imgtools("convert", "--force", "-O", "raw", qcow2, device)
+    assert done.code == 0, done.stderr
+    assert (tmp_path / "backing").read_bytes()[:SIZE] == disk.read_bytes()
+    assert imgtools("convert", "-f", "raw", "-O", "raw", device, tmp_path / "back").code == 0
+    assert (tmp_path / "back").read_bytes()[:SIZE] == disk.read_bytes()
+    big = tmp_path / "big.img"
+    with big.open("wb") as stream:
+        stream.truncate(15 << 20)
+    assert imgtools("convert", "--force", "-f", "raw", "-O", "raw", big, device).code == 8
+
+
+def test_progress_rate_and_the_other_words(qcow2: Path, tmp_path: Path) -> None:
+    words = ["-p", "-W", "-m", "2", "-S", "64K", "-r", "100M", "--salvage", "--progress", "json"]
+    done = imgtools("convert", *words, "-O", "raw", qcow2, tmp_path / "x")
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert lines[-1]["part"] == 1.0
+    assert lines[-1]["total"] == SIZE
+    done = imgtools("convert", "-S", "0", "-O", "raw", qcow2, tmp_path / "full")
+    assert (tmp_path / "full").stat().st_blocks * 512 >= SIZE
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["-O", "bochs"], "not one of raw"),
+        (["-f", "dmg", "-O", "raw"], "not one of raw"),
+        ([], "Missing option"),
+        (["-O", "raw", "-S", "100"], "multiple of 512"),
+        (["-O", "raw", "-S", "-1"], "no size"),
+        (["-O", "raw", "-r", "0"], "at least 1"),
+        (["-O", "raw", "-r", "9999999999G"], "larger than any file"),
+        (["-O", "raw", "-m", "17"], "1<=x<=16"),
+        (["-O", "raw", "--target-is-zero"], "only with -n"),
+        (["-O", "qcow2", "-o", "backing_file=/etc/passwd"], "not for this command"),
+        (["-O", "qcow2", "-o", "data_file=/tmp/x"], "not for this command"),
+        (["-O", "qcow2", "-o", "cluster_size=7"], "power of two"),
+        (["-O", "qcow2", "-o", "nonsense=1"], "nvalid"),
+        (["-O", "vdi", "-o", "nonsense=1"], "nonsense"),
+        (["-O", "luks"], "--target-key-file"),
+        (["-O", "vdi", "--target-key-file", "/dev/null"], "cannot be encrypted"),
+        (["-O", "qcow2", "--target-key-file", "/dev/null"], "empty"),
+        (["-O", "raw", "--verify", "-l", "x"], "not with -l"),
+    ],
+)
+def test_bad_words_are_one_line_and_exit_2(
+    words: list[str], said: str, qcow2: Path, tmp_path: Path
+) -> None:
+    done = imgtools("convert", *words, qcow2, tmp_path / "no")
+    assert (done.code, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert said in done.stderr
+    assert not (tmp_path / "no").exists()
+    assert not leftovers(tmp_path)
+
+
+def test_both_names_are_one_command() -> None:
+    names = [["image", "convert"], ["convert"]]
+    one, other = (imgtools(*words, "--help").lines[1:] for words in names)
+    assert one == other
