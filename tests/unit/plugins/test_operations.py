@@ -150,6 +150,29 @@ def test_machine_id(files: dict[str, object], expected: list[str]) -> None:
     assert plan("machine-id", make_tree(files)) == expected
 
 
+FIRSTBOOT = "lib/systemd/system/systemd-firstboot.service"
+ASKS = {
+    "etc/machine-id": b"0" * 32,
+    f"usr/{FIRSTBOOT}": b"[Service]\nExecStart=systemd-firstboot --prompt-locale --prompt-keymap\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("more", "content"),
+    [
+        ({}, b""),
+        ({"etc/locale.conf": b""}, b""),
+        ({"etc/locale.conf": b"", "etc/vconsole.conf": b""}, b"uninitialized\n"),
+        ({"etc/default/locale": b"", "etc/default/keyboard": b""}, b"uninitialized\n"),
+        ({"etc/systemd/system/systemd-firstboot.service": "/dev/null"}, b"uninitialized\n"),
+    ],
+)
+def test_no_first_boot_that_would_wait_at_the_console(
+    more: dict[str, object], content: bytes
+) -> None:
+    assert after("machine-id", make_tree({**ASKS, **more}), "/etc/machine-id") == content
+
+
 # --- accounts ------------------------------------------------------------------------------------
 
 PASSWD = b"""root:x:0:0:root:/root:/bin/sh
