@@ -17,7 +17,7 @@ from pathlib import Path
 import fixtures
 from imgtools.config import Config
 from tests.bench.copies import copies
-from tests.bench.edits import bare, edit
+from tests.bench.edits import bare, edit, prepare
 from tests.bench.launches import compare
 from tests.bench.measure import Measurement, measure
 
@@ -54,10 +54,18 @@ def main() -> None:
         _print(ours[0], mine, peer)
     if options.image == "debian-lvm":
         _edits(Path(image), options.runs, options.peer_runs)
+        _sysprep(Path(image), options.runs, options.peer_runs)
     if options.copy_runs:
         # Of qemu-img, not of a virt-* tool; both are limited by the storage.
         _print("convert", *copies(options.copy_runs), decimals=2)
     compare(options.launch_runs)
+
+
+def _sysprep(image: Path, runs: int, peer_runs: int) -> None:
+    """The default operations of each, on fresh scratch overlays."""
+    mine = prepare([IMGTOOLS, "sysprep"], image, runs, _environment())
+    peer = prepare(["virt-sysprep"], image, peer_runs, _environment())
+    _print("sysprep", mine, peer)
 
 
 def _edits(image: Path, runs: int, peer_runs: int) -> None:

@@ -33,6 +33,20 @@ def edit(words: list[str], image: Path, runs: int, environment: dict[str, str]) 
     )
 
 
+def prepare(words: list[str], image: Path, runs: int, environment: dict[str, str]) -> Measurement:
+    """``words -a COPY``, each run on a fresh scratch overlay of ``image``: medians."""
+    results = []
+    for _ in range(runs):
+        with tempfile.TemporaryDirectory(prefix="imgtools-bench-") as name:
+            copy = _scratch(image, Path(name))
+            with tempfile.TemporaryFile() as sink:
+                results.append(measure([*words, "-a", str(copy)], env=environment, stdout=sink))
+    return Measurement(
+        seconds=statistics.median(result.seconds for result in results),
+        peak=max(result.peak for result in results),
+    )
+
+
 def bare(image: Path, runs: int) -> float | None:
     """Seconds (median) of launch, mount, read, write and close on the instant appliance.
 
