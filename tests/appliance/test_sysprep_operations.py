@@ -50,13 +50,15 @@ FRESH: dict[str, Plan] = {
 }
 # Not for this family, whose own package or nobody does that.
 OTHERS = {"net-hostname", "net-hwaddr", "net-nmconn"}
-# What the defaults leave on purpose: two operations are off, an interface would not be found
-# without its MAC address, and no program of Debian reads the last one.
+# What the defaults leave on purpose: two operations are off, interfaces would not be found
+# without their MAC address or pretend to have one, and no program of Debian reads ifcfg files.
 LEFT = {
     "/var/lib/snapd/state.json",
     "/etc/pki/tls/private/web.key",
     "/etc/netplan/01-lan.yaml",
     "/etc/sysconfig/network-scripts/ifcfg-eth0",
+    "/etc/systemd/network/10-lan.network",
+    "/etc/systemd/network/20-wan.network",
 }
 
 
