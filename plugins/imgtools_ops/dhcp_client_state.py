@@ -8,7 +8,9 @@ PATTERNS = (
     "/var/lib/dhclient/*",
     # Debian's folder is also the server's.
     "/var/lib/dhcp/dhclient*",
+    "/var/lib/dhcp/*duid*",
     "/var/lib/dhcp3/dhclient*",
+    "/var/lib/dhcpv6/*",
     "/var/lib/dhcpcd/*",
     "/var/lib/dhcpcd5/*",
     "/etc/dhcpcd.duid",

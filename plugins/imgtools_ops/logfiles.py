@@ -36,7 +36,9 @@ ELSEWHERE = (
     "/var/lib/AccountsService/users/*",
     "/var/lib/fprint/*",
     "/var/lib/logrotate.status",
+    "/var/lib/lastlog/lastlog2.db",
     "/var/lib/logrotate/*",
+    "/var/lib/wtmpdb/wtmp.db",
     "/var/named/data/named.run*",
 )
 CACHES = ("/var/cache/gdm", "/var/cache/man", "/var/lib/fprint")

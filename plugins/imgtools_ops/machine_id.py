@@ -10,9 +10,33 @@ from imgtools.api import Action, Guest, Operation, remove_paths, rewrite
 
 ETC = b"/etc/machine-id"
 DBUS = b"/var/lib/dbus/machine-id"
-# machine-id(5): systemd writes a new ID in its place at the next boot, and takes that for the
-# first one.  Older versions, which do not know the word, take it for no ID.
-NONE = b"uninitialized\n"
+# machine-id(5), from systemd 247 on: a new ID is written in its place at the next boot, which is
+# taken for the first one.  Older versions, which do not know the word, take it for no ID.
+FIRST_BOOT = b"uninitialized\n"
+# No ID either, but no first boot.
+NO_ID = b""
+
+# At a first boot this program asks on the console for what is not set, and the boot waits.
+UNITS = tuple(
+    f"{folder}/systemd/system/systemd-firstboot.service" for folder in ("/etc", "/usr/lib", "/lib")
+)
+ASKED = {  # systemd-firstboot(1), with Debian's places
+    b"--prompt-locale": ("/etc/locale.conf", "/etc/default/locale"),
+    b"--prompt-keymap": ("/etc/vconsole.conf", "/etc/default/keyboard"),
+    b"--prompt-timezone": ("/etc/localtime",),
+    b"--prompt-hostname": ("/etc/hostname",),
+    b"--prompt-root-password": ("/etc/shadow",),
+}
+
+
+def _asks(guest: Guest) -> bool:
+    """True if a first boot would wait for somebody at the console."""
+    unit = next(guest.glob(*UNITS), None)
+    # A mask is a link to /dev/null.
+    if unit is None or not guest.tree.is_file(unit):
+        return False
+    words = (guest.read(unit) or b"").split()
+    return any(option in words and not any(guest.glob(*paths)) for option, paths in ASKED.items())
 
 
 def _is_plain(guest: Guest, path: bytes) -> bool:
@@ -21,7 +45,8 @@ def _is_plain(guest: Guest, path: bytes) -> bool:
 
 def _plan(guest: Guest, _: Mapping[str, Any]) -> Iterator[Action]:
     if _is_plain(guest, ETC):
-        yield from rewrite(guest, ETC, lambda _: NONE)
+        content = NO_ID if _asks(guest) else FIRST_BOOT
+        yield from rewrite(guest, ETC, lambda _: content)
     # A link leads to /etc/machine-id; a file of its own would be kept by D-Bus, and is even
     # where systemd looks for an ID.
     if _is_plain(guest, DBUS):
@@ -32,8 +57,9 @@ operation = Operation(
     name="machine-id",
     heading="Make systemd give the machine a new ID",
     description="/etc/machine-id says 'uninitialized', and D-Bus's own copy is removed. With one "
-    "ID, clones get the same address by DHCP and mix up their journals. Done last, so that "
-    "nothing writes an ID after it.",
+    "ID, clones get the same address by DHCP and mix up their journals. Where the first boot would "
+    "ask at the console for a locale or time zone that is not set, the file is emptied instead. "
+    "Done last, so that nothing writes an ID after it.",
     order=99,
     plan=_plan,
 )

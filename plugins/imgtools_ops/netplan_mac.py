@@ -8,6 +8,8 @@ from typing import Any
 
 from imgtools.api import Action, Guest, Operation, rewrite
 
+# The second is what Ubuntu's installer has cloud-init write into the first at the next boot.
+FILES = ("/etc/netplan/*.yaml", "/etc/cloud/cloud.cfg.d/*.cfg")
 KEY = re.compile(rb"^( *)(?:\"([^\"]+)\"|'([^']+)'|([^\s#:'\"][^:#]*?)) *: *(.*?) *(?:#.*)?$")
 INLINE = re.compile(rb"\{ *macaddress *: *['\"]?[0-9A-Fa-f:]{17}['\"]? *\}\Z")
 # Names that the kernel and udev give; anything else is netplan's own word for the interface.
@@ -15,7 +17,7 @@ INTERFACE = re.compile(rb"(en[opsxP]|eth|ib|wl[opsx]|wlan)[0-9A-Za-z]+\Z")
 
 
 def _plan(guest: Guest, _: Mapping[str, Any]) -> Iterator[Action]:
-    for path in guest.glob("/etc/netplan/*.yaml"):
+    for path in guest.glob(*FILES):
         if guest.tree.is_file(path):
             yield from rewrite(guest, path, without_macs)
 

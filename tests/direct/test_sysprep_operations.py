@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,6 +73,12 @@ def test_every_heading_is_one_line_without_a_full_stop() -> None:
         assert not one.heading.endswith("."), one.name
         assert one.description.endswith("."), one.name
         assert all(option.name in option.help or one.name in option.help for option in one.options)
+
+
+def test_the_document_lists_every_operation_with_its_default() -> None:
+    text = Path(__file__).parents[2].joinpath("docs/operations.md").read_text()
+    listed = re.findall(r"^\| `([a-z-]+)` \| (on|off) \|", text, re.MULTILINE)
+    assert listed == sorted((one.name, "on" if one.default else "off") for one in OPERATIONS)
 
 
 def test_authorized_keys_go_only_when_asked(image: Image, plans: dict[str, Plan]) -> None:

@@ -55,10 +55,6 @@ class Report:
     warnings: tuple[Notice, ...] = ()
 
 
-class _FailedError(GuestOperationError):
-    """An operation failed: the image is as it was."""
-
-
 def sysprep(
     arguments: DiskArguments,
     operations: Sequence[Operation],
@@ -120,7 +116,7 @@ def prepare(tree: GuestTree, operations: Sequence[Operation], values: Values) ->
         except ImgtoolsError as error:
             raise _failed(operation, error) from error
         except Exception as error:  # a plugin's own fault
-            raise _FailedError(
+            raise GuestOperationError(
                 f"operation {operation.name} failed: {type(error).__name__}: {error}; "
                 "the image is as it was",
                 hint=f"leave it out with --operations -{operation.name}, and tell its author",
@@ -149,8 +145,8 @@ def _resolved(tree: GuestTree, path: bytes) -> bytes:
         return path  # in a folder that an action before this one makes
 
 
-def _failed(operation: Operation, error: ImgtoolsError) -> _FailedError:
-    return _FailedError(
+def _failed(operation: Operation, error: ImgtoolsError) -> GuestOperationError:
+    return GuestOperationError(
         f"operation {operation.name}: {error.message}; the image is as it was",
         hint=error.hint or f"leave it out with --operations -{operation.name}",
     )
