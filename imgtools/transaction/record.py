@@ -30,13 +30,16 @@ _NAME_MAX = 255
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedDisk:
     """One image and its overlay.  ``format`` is the image's; ``identity`` its device and inode
-    (for a block device 0 and its number); ``size`` the virtual size in bytes."""
+    (for a block device 0 and its number); ``size`` the virtual size in bytes, ``new_size`` the one
+    that the image gets with the change, its new space taken as ``preallocation`` says."""
 
     image: str
     format: str
     identity: tuple[int, int]
     size: int
     overlay: str
+    new_size: int | None = None
+    preallocation: str = "off"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

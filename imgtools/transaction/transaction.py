@@ -20,6 +20,7 @@ from imgtools.transaction import record as records
 from imgtools.transaction import space
 from imgtools.transaction.commit import check_overlay, sync_overlay, write_all
 from imgtools.transaction.record import Record, RecordedDisk, hidden_name, identity_of
+from imgtools.transaction.recovery import resizes_of
 
 WRITABLE = ("raw", "qcow2", "qcow", "qed", "vmdk", "vdi", "vpc", "vhdx", "parallels", "luks")
 """Formats that qemu can write; some of their variants it cannot, and qemu-img says so."""
@@ -91,6 +92,12 @@ class Transaction:
         """The folders in which the overlays grow."""
         return [overlay.parent for overlay in self.overlays]
 
+    def resize(self, size: int, preallocation: str = "off") -> None:
+        """With the commit the only image gets this virtual size; its overlay has it already."""
+        (disk,) = self._record.disks
+        disk = replace(disk, new_size=size, preallocation=preallocation)
+        self._record = replace(self._record, disks=(disk,))
+
     def commit(self) -> None:
         """Bring the overlays into the images.  The appliance must have ended.
 
@@ -125,7 +132,7 @@ class Transaction:
     def _write(self) -> None:
         before = [_written(image) for image in self._images]
         try:
-            write_all(self.disks, self.overlays)
+            write_all(self.disks, self.overlays, resizes_of(self._record))
         except CommitError as error:
             # Some variants (streamOptimized vmdk) open for writing, and then take nothing.
             if None in before or before != [_written(image) for image in self._images]:

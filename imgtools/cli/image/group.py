@@ -9,12 +9,14 @@ from imgtools.cli.lazy import LazyGroup
 COMMANDS: dict[str, str] = {
     "create": "imgtools.cli.image.create_cmd",
     "info": "imgtools.cli.info_cmd",
+    "resize": "imgtools.cli.image.resize_cmd",
 }
 
 EPILOG = """\b
 Examples:
   imgtools image info guest.qcow2
   imgtools image create -b base.qcow2 overlay.qcow2
+  imgtools image resize guest.qcow2 +10G
 """
 
 

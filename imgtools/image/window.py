@@ -1,0 +1,50 @@
+"""Write bytes into a part of a disk through qemu-img, and ask which parts hold data.
+
+qemu's raw driver shows a window of what is below it (``offset`` and ``size``), and ``convert -n``
+copies into it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from imgtools.nodes import Node, spec
+from imgtools.process import run
+
+TIMEOUT = 3600.0
+
+
+def write_bytes(disk: Node, offset: int, data: bytes) -> None:
+    """Put ``data`` at ``offset`` of the disk that the writable node shows; whole sectors of 512.
+
+    Raises ToolError, MissingToolError.
+    """
+    fd = os.memfd_create("imgtools", os.MFD_CLOEXEC)
+    try:
+        os.truncate(fd, len(data))
+        os.pwrite(fd, data, 0)
+        file: Node = {"driver": "file", "filename": f"/dev/fd/{fd}", "locking": "off"}
+        source: Node = {"driver": "raw", "read-only": True, "file": {**file, "read-only": True}}
+        window: Node = {"driver": "raw", "offset": offset, "size": len(data), "file": disk}
+        words = ["qemu-img", "convert", "-q", "-n", "-O", "raw", spec(source), spec(window)]
+        run(words, timeout=TIMEOUT, pass_fds=(fd,))
+    finally:
+        os.close(fd)
+
+
+class DataRange(NamedTuple):
+    """Bytes of a disk that are not known to be zeros."""
+
+    start: int
+    length: int
+
+
+def data_from(disk: Node, start: int) -> Iterator[DataRange]:
+    """The ranges with data behind ``start``.  Raises ToolError."""
+    words = ["qemu-img", "map", "--output=json", f"--start-offset={start}", spec(disk)]
+    for one in json.loads(run(words, timeout=TIMEOUT).stdout):
+        if one["data"] and not one["zero"]:
+            yield DataRange(one["start"], one["length"])
