@@ -90,6 +90,11 @@ def pending_overlay(image: Path) -> tuple[Path, str] | None:
         return None
     disk = next(one for one in record.disks if one.image == os.fspath(path))
     _check(disk)
+    if disk.file_level:
+        raise JournalError(
+            f"{image}: a change of its format ({record.command}) was interrupted",
+            hint=f"finish it: imgtools recover {image}",
+        )
     return Path(disk.overlay), disk.format
 
 

@@ -31,6 +31,7 @@ class Transaction:
 
     ``overlays`` are the paths at which the appliance is to make the overlays of the disks.
     ``break_overlays`` allows an image to change that is the backing file of another one.
+    ``file_level``: the disks are the bytes of image files (raw), whatever is in those.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Transaction:
         command: str,
         workdir: Path | None = None,
         break_overlays: bool = False,
+        file_level: bool = False,
     ) -> None:
         self.disks = tuple(disks)
         self._images = [_image_of(disk) for disk in disks]
@@ -48,6 +50,7 @@ class Transaction:
                 _refuse_overlays(image)
         self.overlays = [_overlay_path(image, workdir) for image in self._images]
         self._command = command
+        self._file_level = file_level
         self._record: Record
         self._holds: list[Hold] = []
         self._extents: list[Hold] = []
@@ -155,6 +158,7 @@ class Transaction:
                     identity=identity_of(image),
                     size=disk.layers[0].virtual_size,
                     overlay=os.fspath(overlay),
+                    file_level=self._file_level,
                 )
                 for disk, image, overlay in zip(
                     self.disks, self._images, self.overlays, strict=True

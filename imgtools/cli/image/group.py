@@ -7,6 +7,7 @@ import click
 from imgtools.cli.lazy import LazyGroup
 
 COMMANDS: dict[str, str] = {
+    "amend": "imgtools.cli.image.amend_cmd",
     "create": "imgtools.cli.image.create_cmd",
     "info": "imgtools.cli.info_cmd",
     "resize": "imgtools.cli.image.resize_cmd",

@@ -8,15 +8,22 @@ import os
 import shutil
 import struct
 import subprocess
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from imgtools.cli.main import run as run_here
-from tests.cli import PROGRAM, Result, imgtools
-from tests.direct.image.tools import info, loop_device, run, tmpfs
+from tests.cli import Result, imgtools
+from tests.direct.image.tools import (
+    finish,
+    info,
+    killed,
+    leftovers,
+    loop_device,
+    records,
+    run,
+    tmpfs,
+)
 
 pytestmark = pytest.mark.direct
 
@@ -85,10 +92,6 @@ def flat(path: Path) -> Path:
     target = path.with_suffix(".flat")
     run("qemu-img", "convert", "-f", "qcow2", "-O", "raw", path, target)
     return target
-
-
-def leftovers(folder: Path) -> list[str]:
-    return [path.name for path in folder.iterdir() if ".imgtools" in path.name]
 
 
 # --- GPT -----------------------------------------------------------------------------------------
@@ -385,42 +388,6 @@ def test_a_block_device(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 # --- killed --------------------------------------------------------------------------------------
 
-# Stands for qemu-img: at its call number $AT it kills the imgtools that started it, before the real
-# one runs, while it runs, or after it.
-SHIM = """#!/bin/bash
-echo >> "$COUNT"
-real() { "$REAL" "$@"; }
-if [ "$(wc -l < "$COUNT")" = "$AT" ]; then
-    case $WHEN in
-        before) kill -9 $PPID; exit 1;;
-        during) kill -9 $PPID; real "$@"; exit;;
-        after) real "$@"; kill -9 $PPID; exit 1;;
-    esac
-fi
-exec "$REAL" "$@"
-"""
-
-
-def killed(folder: Path, at: int, when: str, *words: str | Path) -> int:
-    """Run a resize that is killed at a call of qemu-img; its status."""
-    bin_folder, count = folder / "bin", folder / "count"
-    bin_folder.mkdir(exist_ok=True)
-    shim = bin_folder / "qemu-img"
-    shim.write_text(SHIM)
-    shim.chmod(0o755)
-    count.unlink(missing_ok=True)
-    environment = {
-        **os.environ,
-        "PATH": f"{bin_folder}:{os.environ['PATH']}",
-        "REAL": shutil.which("qemu-img") or "",
-        "COUNT": str(count),
-        "AT": str(at),
-        "WHEN": when,
-    }
-    argv: list[Any] = [PROGRAM, "image", "resize", *words]
-    return subprocess.run(argv, env=environment, capture_output=True, check=False).returncode
-
-
 CALLS_TO_GROW = 8  # create, four writes, check, resize, commit
 CALLS_TO_SHRINK = 7  # create, three writes, check, commit, resize
 POINTS = [
@@ -442,7 +409,7 @@ def test_killed_anywhere_it_is_old_or_new(tmp_path: Path, kind: str) -> None:
     for old, new, at, when in POINTS[:: 1 if kind == "raw" else 3]:
         shutil.copyfile(pristine, image)
         words = ["--shrink", image, f"{new}M"]
-        assert killed(tmp_path, at, when, *words) == -9, (new, at, when)
+        assert killed(tmp_path, at, when, "resize", *words) == -9, (new, at, when)
         committing = any(
             '"committing"' in (tmp_path / name).read_text() for name in records(tmp_path)
         )
@@ -464,24 +431,9 @@ def test_killed_anywhere_it_is_old_or_new(tmp_path: Path, kind: str) -> None:
     assert seen == {False, True}
 
 
-def records(folder: Path) -> list[str]:
-    return [name for name in leftovers(folder) if name.endswith(".imgtools")]
-
-
-def finish(image: Path) -> None:
-    """Recover, once the qemu-img whose imgtools was killed has ended."""
-    for _ in range(50):
-        done = imgtools("recover", image)
-        if done.code == 0:
-            return
-        assert done.code == 8, done.stderr
-        time.sleep(0.1)
-    raise AssertionError(done.stderr)
-
-
 def test_what_was_cut_short_is_read_with_its_new_size(tmp_path: Path) -> None:
     disk = make_gpt(tmp_path / "disk.img")
-    assert killed(tmp_path, CALLS_TO_GROW, "before", disk, "32M") == -9
+    assert killed(tmp_path, CALLS_TO_GROW, "before", "resize", disk, "32M") == -9
     (device,) = json.loads(imgtools("filesystems", "--blkdevs", "--json", disk).stdout)["result"]
     assert device["size"] == 32 * MIB
     assert resize(disk, "40M").code == 0  # finishes it first
