@@ -120,13 +120,18 @@ def run(
 
 
 @contextlib.contextmanager
-def running(argv: Sequence[str]) -> Iterator[Child]:
+def running(argv: Sequence[str], *, pass_fds: Sequence[int] = ()) -> Iterator[Child]:
     """Run ``argv`` beside the block, which reads its stdout; it is killed when the block ends.
 
     Its stderr goes to the same pipe.  Raises MissingToolError.
     """
     program = find_tool(argv[0])
-    with _spawned([program, *argv[1:]], stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as child:
+    with _spawned(
+        [program, *argv[1:]],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        pass_fds=pass_fds,
+    ) as child:
         try:
             yield child
         finally:

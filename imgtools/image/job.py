@@ -32,14 +32,20 @@ def silent(_part: float) -> None:
     """The `Report` of those who do not look."""
 
 
-def run_job(argv: Sequence[str], report: Report = silent, *, good: Sequence[int] = (0,)) -> Result:
-    """Run ``qemu-img …``, which may print its progress.
+def run_job(
+    argv: Sequence[str],
+    report: Report = silent,
+    *,
+    good: Sequence[int] = (0,),
+    pass_fds: Sequence[int] = (),
+) -> Result:
+    """Run ``qemu-img …``, which may print its progress; it inherits ``pass_fds``.
 
     Returns its exit status, one of ``good``, and what it said.  Raises MissingToolError, and
     ToolError with qemu-img's last line for any other status.
     """
     messages = b""
-    with running(argv) as child:
+    with running(argv, pass_fds=pass_fds) as child:
         assert child.stdout is not None
         rest = b""
         while chunk := os.read(child.stdout.fileno(), 65536):

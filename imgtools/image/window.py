@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from imgtools.image.job import Report, run_job, silent
 from imgtools.nodes import Node, spec
 from imgtools.process import run
 
@@ -26,13 +27,19 @@ def write_bytes(disk: Node, offset: int, data: bytes) -> None:
     try:
         os.truncate(fd, len(data))
         os.pwrite(fd, data, 0)
-        file: Node = {"driver": "file", "filename": f"/dev/fd/{fd}", "locking": "off"}
-        source: Node = {"driver": "raw", "read-only": True, "file": {**file, "read-only": True}}
-        window: Node = {"driver": "raw", "offset": offset, "size": len(data), "file": disk}
-        words = ["qemu-img", "convert", "-q", "-n", "-O", "raw", spec(source), spec(window)]
-        run(words, timeout=TIMEOUT, pass_fds=(fd,))
+        write_file(disk, offset, fd)
     finally:
         os.close(fd)
+
+
+def write_file(disk: Node, offset: int, fd: int, report: Report = silent) -> None:
+    """As `write_bytes`, with what is in the file ``fd``."""
+    size = os.fstat(fd).st_size
+    file: Node = {"driver": "file", "filename": f"/dev/fd/{fd}", "locking": "off"}
+    source: Node = {"driver": "raw", "read-only": True, "file": {**file, "read-only": True}}
+    window: Node = {"driver": "raw", "offset": offset, "size": size, "file": disk}
+    words = ["qemu-img", "convert", "-p", "-n", "-O", "raw", spec(source), spec(window)]
+    run_job(words, report, pass_fds=(fd,))
 
 
 class DataRange(NamedTuple):

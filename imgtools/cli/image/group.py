@@ -10,7 +10,9 @@ COMMANDS: dict[str, str] = {
     "amend": "imgtools.cli.image.amend_cmd",
     "create": "imgtools.cli.image.create_cmd",
     "info": "imgtools.cli.info_cmd",
+    "read": "imgtools.cli.image.read_cmd",
     "resize": "imgtools.cli.image.resize_cmd",
+    "write": "imgtools.cli.image.write_cmd",
 }
 
 EPILOG = """\b

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from imgtools.cli.human import human_size
+from imgtools.cli.image.read_cmd import known_format
 from imgtools.cli.image.sizes import Size, SizeCommand
 from imgtools.cli.options import Output, make_request, output_options, with_options
 from imgtools.cli.render import finish, print_json, safe_text
@@ -70,7 +71,7 @@ def command(*, output: Output, image: str, size: tuple[Any, int], **options: Any
     from imgtools.workflow.image_resize import Resizing, resize
 
     block_size: Literal[512, 4096] = 4096 if options.pop("blocksize") == "4096" else 512
-    request = make_request(image, _known(options.pop("image_format")), block_size)
+    request = make_request(image, known_format(options.pop("image_format")), block_size)
     workdir = options.pop("workdir")
     asked = Resizing(
         request=request,
@@ -85,16 +86,6 @@ def command(*, output: Output, image: str, size: tuple[Any, int], **options: Any
     elif not output.quiet or asked.dry_run:
         _print(done, dry_run=asked.dry_run)
     return finish(output, done.warnings)
-
-
-def _known(name: str | None) -> str | None:
-    from imgtools.errors import UsageError
-    from imgtools.model import KNOWN_FORMATS
-
-    if name is None or name in KNOWN_FORMATS:
-        return name
-    known = ", ".join(KNOWN_FORMATS)
-    raise UsageError(f"--format {name}: unknown image format", hint=f"known: {known}")
 
 
 def _print(done: Resized, *, dry_run: bool) -> None:
