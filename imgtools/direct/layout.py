@@ -23,7 +23,8 @@ class Layout:
     """What is on a disk.  ``smallest``: bytes that it needs; None: nothing known is on it.
 
     ``last`` says what ends there, ``last_number`` is the last partition's.  ``kind`` is
-    ``unknown`` for a disk that cannot be read for certain, ``last`` then says why.
+    ``unknown`` for a disk that cannot be read for certain, ``last`` then says why.  ``end_bound``:
+    what is on it is found from the end of the disk.
     """
 
     kind: Kind
@@ -33,6 +34,7 @@ class Layout:
     last_number: int | None = None
     gpt: Gpt | None = None
     table: Table | None = None
+    end_bound: bool = False
 
 
 def layout_of(stream: BlockStream, sector: int, name: str) -> Layout:
@@ -80,6 +82,7 @@ def _partitioned(stream: BlockStream, sector: int, table: Table, name: str) -> L
         last_number=number,
         gpt=gpt,
         table=table,
+        end_bound=bool(whole),
     )
 
 
@@ -110,11 +113,13 @@ def _bare(stream: BlockStream, sector: int, name: str) -> Layout:
         return Layout(kind="none", sector=sector, smallest=None, last="")
     own = _SIZES.get(found.type)
     size = own(stream) if own else stream.size
+    place = md.find_superblock(stream) if found.type == "linux_raid_member" else None
     return Layout(
         kind="none",
         sector=sector,
         smallest=min(stream.size, size),
         last=f"{found.type} on the whole disk",
+        end_bound=bool(_raid_of_disks(stream) or (place and place[0] > stream.size // 2)),
     )
 
 

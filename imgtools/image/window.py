@@ -11,11 +11,13 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from imgtools.errors import ToolError
 from imgtools.image.job import Report, run_job, silent
 from imgtools.nodes import Node, spec
 from imgtools.process import run
 
 TIMEOUT = 3600.0
+_MAX_MAP = 64 << 20  # bytes; an entry has about 100
 
 
 def write_bytes(disk: Node, offset: int, data: bytes) -> None:
@@ -42,6 +44,24 @@ def write_file(disk: Node, offset: int, fd: int, report: Report = silent) -> Non
     run_job(words, report, pass_fds=(fd,))
 
 
+def read_bytes(disk: Node, offset: int, length: int) -> bytes:
+    """``length`` bytes at ``offset`` of the disk that the node shows; whole sectors of 512.
+
+    Raises ToolError, MissingToolError.
+    """
+    fd = os.memfd_create("imgtools", os.MFD_CLOEXEC)
+    try:
+        os.truncate(fd, length)
+        source: Node = {"driver": "raw", "offset": offset, "size": length, "file": disk}
+        file: Node = {"driver": "file", "filename": f"/dev/fd/{fd}", "locking": "off"}
+        target: Node = {"driver": "raw", "file": file}
+        words = ["qemu-img", "convert", "-n", "-O", "raw", spec(source), spec(target)]
+        run_job(words, pass_fds=(fd,))
+        return os.pread(fd, length, 0)
+    finally:
+        os.close(fd)
+
+
 class DataRange(NamedTuple):
     """Bytes of a disk that are not known to be zeros."""
 
@@ -52,6 +72,11 @@ class DataRange(NamedTuple):
 def data_from(disk: Node, start: int) -> Iterator[DataRange]:
     """The ranges with data behind ``start``.  Raises ToolError."""
     words = ["qemu-img", "map", "--output=json", f"--start-offset={start}", spec(disk)]
-    for one in json.loads(run(words, timeout=TIMEOUT).stdout):
+    said = run(words, timeout=TIMEOUT, max_output=_MAX_MAP).stdout
+    try:
+        ranges = json.loads(said)
+    except ValueError as error:
+        raise ToolError("qemu-img map: the disk is too fragmented to be looked at") from error
+    for one in ranges:
         if one["data"] and not one["zero"]:
             yield DataRange(one["start"], one["length"])

@@ -31,11 +31,11 @@ def read_range(
     Raises UsageError for a range beyond its end, InUseError while a guest writes to it, ImageError
     and its kin.
     """
-    from imgtools.direct.disk import open_disk
+    from imgtools.workflow.disk_stream import open_any
 
     with (
         to_read([request], untrusted=untrusted) as (disk,),
-        contextlib.closing(open_disk(disk)) as stream,
+        contextlib.closing(open_any(disk)) as stream,
     ):
         _require_inside(request.name, stream.size, offset, length)
         for begin in range(offset, offset + length, _PIECE):
@@ -87,14 +87,14 @@ def write_range(asked: Writing, source: BinaryIO, report: Report = silent) -> in
 
 def _spool(asked: Writing, disk: Disk, source: BinaryIO, spool: BinaryIO) -> int:
     """Copy the source into whole sectors; what the disk has around it stays.  Its own length."""
-    from imgtools.direct.disk import open_disk
+    from imgtools.workflow.disk_stream import open_any
 
     size, begin = disk.layers[0].virtual_size, asked.offset
     _require_inside(asked.request.name, size, begin, 0)
     with contextlib.ExitStack() as stack:
 
         def around(start: int, end: int) -> bytes:
-            stream = stack.enter_context(contextlib.closing(open_disk(disk)))
+            stream = stack.enter_context(contextlib.closing(open_any(disk)))
             return stream.read_at(start, end - start)
 
         length = 0

@@ -158,17 +158,17 @@ def _require_format(header: ImageHeader) -> None:
 
 
 def _plan(asked: Resizing, disk: Disk, header: ImageHeader) -> _Plan:
-    from imgtools.direct.disk import open_disk
     from imgtools.direct.layout import gpt_writes, layout_of
+    from imgtools.workflow.disk_stream import open_any
 
     old = disk.layers[0].virtual_size
-    with contextlib.closing(open_disk(disk)) as stream:
+    with contextlib.closing(open_any(disk)) as stream:
         layout = layout_of(stream, asked.request.block_size, disk.name)
         new = _new_size(asked, old, layout.sector)
         if new < old:
             _refuse_to_lose(asked, disk, header, layout, new, stream)
         elif new > old:
-            _refuse_old_snapshots(header)
+            _refuse_to_grow(disk, header, layout)
         _require_room_for_gpt(disk, layout, new)
         writes = gpt_writes(stream, layout, new)
     return _Plan(
@@ -240,7 +240,12 @@ def _data_end(disk: Disk, stream: BlockStream, start: int) -> int:
     return start
 
 
-def _refuse_old_snapshots(header: ImageHeader) -> None:
+def _refuse_to_grow(disk: Disk, header: ImageHeader, layout: Layout) -> None:
+    if layout.end_bound:
+        raise RefusedError(
+            f"{disk.name}: {layout.last}, which would not be found any more behind new space",
+            hint="take the disk out of the array first, in the guest",
+        )
     if header.snapshots and header.version == 2:
         raise RefusedError(
             f"{header.path}: a qcow2 of version 2 with internal snapshots cannot be resized",

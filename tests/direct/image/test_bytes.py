@@ -15,7 +15,7 @@ from tests.direct.image.tools import finish, killed, leftovers, loop_device, rec
 pytestmark = pytest.mark.direct
 
 MIB = 1 << 20
-FORMATS = ["raw", "qcow2", "vmdk", "vdi", "vhdx", "vpc"]
+FORMATS = ["raw", "qcow2", "vmdk", "vdi", "vhdx", "vpc", "qed"]
 
 
 @pytest.fixture

@@ -281,6 +281,37 @@ def test_unknown_data_is_not_cut_and_zeros_are(
     assert disk.read_bytes().rstrip(b"\0").endswith(b"x")
 
 
+def test_an_array_that_is_found_from_the_end_does_not_grow(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    disk = tmp_path / "disk.img"
+    with disk.open("wb") as stream:
+        stream.truncate(16 * MIB)
+        offset = (16 * MIB // 512 - 16) * 512  # MD 1.0: the kernel's md_p.h
+        stream.seek(offset)
+        stream.write(struct.pack("<II", 0xA92B4EFC, 1))
+        stream.seek(offset + 144)
+        stream.write(struct.pack("<Q", offset // 512))
+    assert "would not be found" in refused(capsys, disk, "32M")
+    assert "smallest safe size" in refused(capsys, "--shrink", disk, "8M")
+
+
+@pytest.mark.parametrize("raw", ["on", "off"])
+def test_an_external_data_file(tmp_path: Path, raw: str) -> None:
+    image, data = tmp_path / "disk.qcow2", tmp_path / "data"
+    words = ["-o", f"data_file={data},data_file_raw={raw}"]
+    assert imgtools("image", "create", *words, image, "16M").code == 0
+    disk = make_gpt(tmp_path / "disk.img")
+    run("qemu-img", "convert", "-n", "-f", "raw", "-O", "qcow2", disk, image)
+    for words_, size in (((image, "32M"), 32 * MIB), (("--shrink", image, "8M"), 8 * MIB)):
+        done = resize(*words_)
+        assert done.code == 0, done.stderr
+        assert info(image)["virtual-size"] == size
+        run("qemu-img", "check", "-q", "-f", "qcow2", image)
+        check_gpt(flat(image))
+        assert content(flat(image)) == content(disk)
+
+
 # --- refusals ------------------------------------------------------------------------------------
 
 
