@@ -38,14 +38,18 @@ class Overlay:
     virtual_size: int
 
 
-def make_overlay(disk: Disk, index: int, folder: Path, path: Path | None = None) -> Overlay:
+def make_overlay(
+    disk: Disk, index: int, folder: Path, path: Path | None = None, *, size: int | None = None
+) -> Overlay:
     """Make the qcow2 overlay of ``disk`` in ``folder``, or at ``path`` (an older one is replaced).
+
+    Its virtual size is the disk's, or ``size`` bytes.
 
     Opens the pinned chain in qemu-img first: damage is one line now and not a failed
     launch later.  Raises ImageError and its kin, MissingToolError, ApplianceSpaceError.
     """
     node = chain_node(disk, folder, index)
-    size = _probe_size(disk, node)
+    size = size or _probe_size(disk, node)
     name = f"disk{index}"
     path = path or folder / f"{name}.qcow2"
     _make_private(path)

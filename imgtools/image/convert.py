@@ -12,15 +12,10 @@ from imgtools.image.failure import failure
 from imgtools.image.header import Snapshot
 from imgtools.image.job import Report, run_job
 from imgtools.image.readable import snapshot_words
-from imgtools.image.secret import TARGET, Secrets
+from imgtools.image.secret import TARGET, Secrets, untimed_again
 from imgtools.image.target import joined
 from imgtools.image.vet import vet
 from imgtools.nodes import Node, spec
-
-# qemu times the key derivation of a new LUKS header before it writes anything, and gives up by
-# chance when the host is busy (qcrypto_pbkdf2_count_iters in crypto/pbkdf.c).
-_UNTIMED = "Unable to get accurate CPU usage"
-_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,14 +101,10 @@ def _run(source: Source, words: list[str], target: str, path: Path, report: Repo
     node = spec(source.node)
     argv = ["qemu-img", "convert", "-p", *source.keys.words, *words]
     argv += [*snapshot_words(source.snapshot), node, target]
-    for attempt in range(_ATTEMPTS):
-        try:
-            run_job(argv, report, pass_fds=source.keys.fds)
-        except ToolError as error:
-            if _UNTIMED in error.message and attempt + 1 < _ATTEMPTS:
-                continue
-            raise failure(error, path.name, {node: source.name, target: path.name}) from error
-        return
+    try:
+        untimed_again(lambda: run_job(argv, report, pass_fds=source.keys.fds))
+    except ToolError as error:
+        raise failure(error, path.name, {node: source.name, target: path.name}) from error
 
 
 def cut_to(path: Path, target_format: str, size: int) -> None:

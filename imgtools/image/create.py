@@ -13,15 +13,12 @@ from pathlib import Path
 from imgtools import nodes
 from imgtools.errors import ImgtoolsError, SpaceError, ToolError, UsageError
 from imgtools.image.options import option_words
-from imgtools.image.secret import Secrets
+from imgtools.image.secret import Secrets, run_with
 from imgtools.process import run
 
 TIMEOUT = 24 * 3600.0  # preallocation writes the whole disk
 _MEASURED = ("raw", "qcow2", "luks")  # block drivers with bdrv_measure (qemu 7.2)
 _MEASURE_OPTIONS = ("cluster_size", "extended_l2", "refcount_bits", "compat", "preallocation")
-# Where the kernel counts a process's time coarsely, qemu's measuring of its PBKDF2 may see none.
-_UNLUCKY = "Unable to get accurate CPU usage"
-_ATTEMPTS = 10
 _STORAGE = ("Permission denied", "Input/output error", "Read-only file system")
 
 
@@ -42,14 +39,10 @@ def create_image(
     argv = ["qemu-img", "create", "-q", "-f", image_format, *secrets.words, *option_words(options)]
     if backing is not None:
         argv += ["-u", "-F", backing[1], "-b", backing[0]]
-    for attempt in range(_ATTEMPTS):
-        try:
-            run([*argv, "--", str(path), str(size)], timeout=TIMEOUT, pass_fds=secrets.fds)
-        except ToolError as error:
-            if _UNLUCKY not in error.message or attempt == _ATTEMPTS - 1:
-                raise _refined(error, path) from error
-        else:
-            return
+    try:
+        run_with(secrets, [*argv, "--", str(path), str(size)], timeout=TIMEOUT)
+    except ToolError as error:
+        raise _refined(error, path) from error
 
 
 def name_data_file(path: Path, made: Path, final: Path, folder: Path, secrets: Secrets) -> None:

@@ -42,8 +42,8 @@ def run_job(
     """Run ``qemu-img …``, which may print its progress.
 
     ``pass_fds`` stay open in it (see `imgtools.image.secret`).  Returns its exit status, one of
-    ``good``, and what it said.  Raises MissingToolError, and
-    ToolError with qemu-img's last line for any other status.
+    ``good``, and what it said.  Raises MissingToolError, and ToolError with qemu-img's last line
+    for any other status.
     """
     messages = b""
     with running(argv, pass_fds=pass_fds) as child:

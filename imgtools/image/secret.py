@@ -8,13 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-from imgtools.errors import UsageError
+from imgtools.errors import ToolError, UsageError
+from imgtools.process import run
+
+T = TypeVar("T")
 
 SOURCE = "source"
 TARGET = "target"
+# qemu times the key derivation of a LUKS header before it writes anything, and gives up by chance
+# when the host is busy (qcrypto_pbkdf2_count_iters in crypto/pbkdf.c).
+_UNTIMED = "Unable to get accurate CPU usage"
+_ATTEMPTS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +64,20 @@ def _refuse_unusable(name: str, key: bytes) -> None:
             f"the {name} key is not UTF-8 text, which qemu-img needs",
             hint="a binary key: open the volume with cryptsetup instead",
         ) from None
+
+
+def untimed_again(act: Callable[[], T]) -> T:
+    """Run a qemu-img that makes keys, again when it could not time itself.  Raises ToolError."""
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return act()
+        except ToolError as error:
+            if _UNTIMED not in error.message:
+                raise
+    return act()
+
+
+def run_with(keys: Secrets, argv: Sequence[str], *, timeout: float) -> bytes:
+    """Run a qemu-img command that uses ``keys``; what it printed.  Raises ToolError."""
+    done = untimed_again(lambda: run(argv, timeout=timeout, pass_fds=keys.fds))
+    return done.stdout

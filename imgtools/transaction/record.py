@@ -30,13 +30,18 @@ _NAME_MAX = 255
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedDisk:
     """One image and its overlay.  ``format`` is the image's; ``identity`` its device and inode
-    (for a block device 0 and its number); ``size`` the virtual size in bytes."""
+    (for a block device 0 and its number); ``size`` the virtual size in bytes, ``new_size`` the one
+    that the image gets with the change, its new space taken as ``preallocation`` says.
+    ``file_level``: the overlay is one of the file's own bytes, not of the disk that it holds."""
 
     image: str
     format: str
     identity: tuple[int, int]
     size: int
     overlay: str
+    new_size: int | None = None
+    preallocation: str = "off"
+    file_level: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from imgtools.image.hold import hold_for_change, holding
 from imgtools.model import Disk
 from imgtools.process import run, signals_later
 from imgtools.transaction import record as records
-from imgtools.transaction.commit import CHECK_TIMEOUT, write_all
+from imgtools.transaction.commit import CHECK_TIMEOUT, Resize, write_all
 from imgtools.transaction.record import Record, RecordedDisk, identity_of
 
 Action = Literal["finish", "discard", "clean", "busy"]
@@ -90,6 +90,11 @@ def pending_overlay(image: Path) -> tuple[Path, str] | None:
         return None
     disk = next(one for one in record.disks if one.image == os.fspath(path))
     _check(disk)
+    if disk.file_level:
+        raise JournalError(
+            f"{image}: a change of its format ({record.command}) was interrupted",
+            hint=f"finish it: imgtools recover {image}",
+        )
     return Path(disk.overlay), disk.format
 
 
@@ -141,7 +146,7 @@ def _finish(record: Record, resolve: Resolve) -> None:
         overlays = [Path(disk.overlay) for disk in record.disks]
         for one in disks:
             _mend(one)
-        write_all(disks, overlays)
+        write_all(disks, overlays, resizes_of(record))
         for hold in holds:
             hold.sync()
         for one in disks:
@@ -150,6 +155,14 @@ def _finish(record: Record, resolve: Resolve) -> None:
         for overlay in overlays:
             overlay.unlink(missing_ok=True)
         records.remove(record)
+
+
+def resizes_of(record: Record) -> list[Resize | None]:
+    """The new sizes of the record's images."""
+    return [
+        None if disk.new_size is None else Resize(disk.new_size, disk.preallocation)
+        for disk in record.disks
+    ]
 
 
 def _require_same(record: Record) -> None:

@@ -20,6 +20,7 @@ from imgtools.transaction import record as records
 from imgtools.transaction import space
 from imgtools.transaction.commit import check_overlay, sync_overlay, write_all
 from imgtools.transaction.record import Record, RecordedDisk, hidden_name, identity_of
+from imgtools.transaction.recovery import resizes_of
 
 WRITABLE = ("raw", "qcow2", "qcow", "qed", "vmdk", "vdi", "vpc", "vhdx", "parallels", "luks")
 """Formats that qemu can write; some of their variants it cannot, and qemu-img says so."""
@@ -30,6 +31,7 @@ class Transaction:
 
     ``overlays`` are the paths at which the appliance is to make the overlays of the disks.
     ``break_overlays`` allows an image to change that is the backing file of another one.
+    ``file_level``: the disks are the bytes of image files (raw), whatever is in those.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Transaction:
         command: str,
         workdir: Path | None = None,
         break_overlays: bool = False,
+        file_level: bool = False,
     ) -> None:
         self.disks = tuple(disks)
         self._images = [_image_of(disk) for disk in disks]
@@ -47,6 +50,7 @@ class Transaction:
                 _refuse_overlays(image)
         self.overlays = [_overlay_path(image, workdir) for image in self._images]
         self._command = command
+        self._file_level = file_level
         self._record: Record
         self._holds: list[Hold] = []
         self._extents: list[Hold] = []
@@ -91,6 +95,12 @@ class Transaction:
         """The folders in which the overlays grow."""
         return [overlay.parent for overlay in self.overlays]
 
+    def resize(self, size: int, preallocation: str = "off") -> None:
+        """With the commit the only image gets this virtual size; its overlay has it already."""
+        (disk,) = self._record.disks
+        disk = replace(disk, new_size=size, preallocation=preallocation)
+        self._record = replace(self._record, disks=(disk,))
+
     def commit(self) -> None:
         """Bring the overlays into the images.  The appliance must have ended.
 
@@ -125,7 +135,7 @@ class Transaction:
     def _write(self) -> None:
         before = [_written(image) for image in self._images]
         try:
-            write_all(self.disks, self.overlays)
+            write_all(self.disks, self.overlays, resizes_of(self._record))
         except CommitError as error:
             # Some variants (streamOptimized vmdk) open for writing, and then take nothing.
             if None in before or before != [_written(image) for image in self._images]:
@@ -148,6 +158,7 @@ class Transaction:
                     identity=identity_of(image),
                     size=disk.layers[0].virtual_size,
                     overlay=os.fspath(overlay),
+                    file_level=self._file_level,
                 )
                 for disk, image, overlay in zip(
                     self.disks, self._images, self.overlays, strict=True

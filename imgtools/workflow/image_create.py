@@ -12,7 +12,7 @@ from imgtools.errors import ImgtoolsError, SpaceError, UsageError
 from imgtools.image.create import bytes_needed, create_image, name_data_file
 from imgtools.image.newfile import new_file, refuse_existing
 from imgtools.image.options import check_options, options_of
-from imgtools.image.secret import secrets as secret_objects
+from imgtools.image.secret import secrets
 from imgtools.image.vet import MAX_VIRTUAL_SIZE, vet
 from imgtools.model import KNOWN_FORMATS, Notice
 from imgtools.transaction.space import free
@@ -246,12 +246,11 @@ def _make(plan: _Plan, made: Path, data: Path | None) -> int:
     if data is not None:
         options["data_file"] = str(data)
     backing = (plan.backing.stored, plan.backing.format) if plan.backing else None
-    keys = {"key": plan.key}
-    with secret_objects(keys) as secrets, private_folder() as folder:
+    with secrets({"key": plan.key}) as keys, private_folder() as folder:
         try:
-            create_image(made, plan.format, plan.size, options, backing=backing, secrets=secrets)
+            create_image(made, plan.format, plan.size, options, backing=backing, secrets=keys)
             if data is not None and plan.data_file is not None:
-                name_data_file(made, data, plan.data_file, folder, secrets)
+                name_data_file(made, data, plan.data_file, folder, keys)
         except ImgtoolsError as error:
             raise type(error)(f"{plan.target}: {error.message}", hint=error.hint) from error
     # The size that LUKS has room for is not in its header, but it is what we asked for.

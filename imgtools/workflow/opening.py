@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from imgtools.errors import UsageError
 from imgtools.image.chain import resolve_disk
 from imgtools.image.locks import lock_state
+from imgtools.image.vet import vet
 from imgtools.model import Disk, DiskRequest, ImageLayer
 from imgtools.transaction.record import has_record
 
@@ -66,8 +67,7 @@ def _whole(request: DiskRequest, *, untrusted: bool, unlock: bool) -> Disk:
 
 def through(overlay: Path, disk: Disk) -> Disk:
     """``disk`` as it is seen through an overlay that the appliance has written."""
-    # Which rounds up the size of a raw file that ends within a sector.
-    size = -(-disk.layers[0].virtual_size // 512) * 512
+    size = vet(overlay, "qcow2").virtual_size  # another one than the disk's under a resize
     top = ImageLayer(path=overlay, format="qcow2", virtual_size=size)
     return replace(disk, layers=(top, *disk.layers))
 

@@ -7,19 +7,22 @@ import click
 from imgtools.cli.lazy import LazyGroup
 
 COMMANDS: dict[str, str] = {
-    "chain": "imgtools.cli.image.chain_cmd",
+    "amend": "imgtools.cli.image.amend_cmd",
     "bitmap": "imgtools.cli.image.bitmap_cmd",
+    "chain": "imgtools.cli.image.chain_cmd",
+    "check": "imgtools.cli.image.check_cmd",
     "commit": "imgtools.cli.image.commit_cmd",
+    "compare": "imgtools.cli.image.compare_cmd",
     "convert": "imgtools.cli.image.convert_cmd",
     "create": "imgtools.cli.image.create_cmd",
     "info": "imgtools.cli.info_cmd",
-    "rebase": "imgtools.cli.image.rebase_cmd",
-    "measure": "imgtools.cli.image.measure_cmd",
-    "snapshot": "imgtools.cli.image.snapshot_cmd",
-    "check": "imgtools.cli.image.check_cmd",
-    "compare": "imgtools.cli.image.compare_cmd",
-    "info": "imgtools.cli.info_cmd",
     "map": "imgtools.cli.image.map_cmd",
+    "measure": "imgtools.cli.image.measure_cmd",
+    "read": "imgtools.cli.image.read_cmd",
+    "rebase": "imgtools.cli.image.rebase_cmd",
+    "resize": "imgtools.cli.image.resize_cmd",
+    "snapshot": "imgtools.cli.image.snapshot_cmd",
+    "write": "imgtools.cli.image.write_cmd",
 }
 
 EPILOG = """\b
@@ -34,6 +37,7 @@ Examples:
   imgtools image convert -O qcow2 guest.vmdk guest.qcow2
   imgtools image measure -O qcow2 guest.vmdk
   imgtools image snapshot create guest.qcow2 before-upgrade
+  imgtools image resize guest.qcow2 +10G
 """
 
 

@@ -1,0 +1,83 @@
+"""``imgtools image read``: a range of bytes of a guest's disk."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from imgtools.cli.image.sizes import Size, SizeCommand
+from imgtools.cli.options import Output, make_request, output_options
+from imgtools.cli.render import finish, print_json
+from imgtools.errors import OutputError, UsageError
+
+EPILOG = """\b
+Examples:
+  imgtools image read guest.qcow2 0 512 | xxd
+  imgtools image read -o esp.img guest.vmdk 1M 512M
+
+OFFSET and LENGTH are bytes of the disk as the guest sees it; k, M, G, T, P, E are powers of 1024.
+"""
+
+
+@click.command(
+    "read",
+    cls=SizeCommand,
+    epilog=EPILOG,
+    short_help="Read a range of bytes of the guest's disk",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.option("-o", "--output", "target", metavar="FILE", help="Write to FILE, not to stdout.")
+@click.option("--force", is_flag=True, help="Overwrite FILE.")
+@click.option("--format", "image_format", metavar="FORMAT", help="Format of the image.")
+@click.option("--untrusted", is_flag=True, help="Follow no reference out of its folder.")
+@output_options()
+@click.argument("image")
+@click.argument("offset", type=Size(zero=True))
+@click.argument("length", type=Size())
+def command(
+    *,
+    output: Output,
+    target: str | None,
+    force: bool,
+    image_format: str | None,
+    untrusted: bool,
+    image: str,
+    offset: int,
+    length: int,
+) -> int:
+    """Read LENGTH bytes at OFFSET of the disk in IMAGE."""
+    from imgtools.image.newfile import new_file
+    from imgtools.workflow.image_bytes import read_range, save
+
+    request = make_request(image, known_format(image_format))
+    pieces = read_range(request, offset, length, untrusted=untrusted)
+    if target is None:
+        if output.json or sys.stdout.isatty():
+            what = "with --json" if output.json else "on a terminal"
+            raise UsageError(f"the bytes of a disk are not shown {what}", hint="-o FILE")
+        save(pieces, sys.stdout.buffer)
+        return finish(output, ())
+    sources = [] if request.path is None else [request.path]
+    with new_file(Path(target), force=force, sources=sources) as made:
+        try:
+            with made.open("xb") as stream:
+                save(pieces, stream)
+        except OSError as error:
+            raise OutputError(f"{target}: cannot be written: {error.strerror}") from error
+    if output.json:
+        document = {"image": image, "offset": offset, "length": length, "output": target}
+        print_json("image-read", document)
+    return finish(output, ())
+
+
+def known_format(name: str | None) -> str | None:
+    """The format of ``--format``.  Raises UsageError for an unknown one."""
+    from imgtools.model import KNOWN_FORMATS
+
+    name = "vpc" if name == "vhd" else name
+    if name is None or name in KNOWN_FORMATS:
+        return name
+    known = ", ".join(KNOWN_FORMATS)
+    raise UsageError(f"--format {name}: unknown image format", hint=f"known: {known}")

@@ -1,0 +1,309 @@
+"""Give an image another virtual size: no partition is cut, a GPT fits the disk, all or nothing.
+
+Everything goes through a transaction.  Its overlay has the new size and the moved GPT; the commit
+gives the image its size and its GPT, and ``imgtools recover`` finishes one that was interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from imgtools.errors import (
+    ImageUnsupportedError,
+    InUseError,
+    RefusedError,
+    SpaceError,
+    UsageError,
+)
+from imgtools.image.header import ImageHeader
+from imgtools.image.vet import MAX_VIRTUAL_SIZE, vet
+from imgtools.image.window import data_from, write_bytes
+from imgtools.model import Disk, DiskRequest, Notice
+from imgtools.transaction.space import free
+from imgtools.transaction.transaction import Transaction
+from imgtools.workflow.images import private_folder
+from imgtools.workflow.opening import finish_interrupted, resolve_disks
+
+if TYPE_CHECKING:
+    from imgtools.direct.layout import Layout
+    from imgtools.direct.streams import BlockStream
+
+RESIZABLE = ("raw", "qcow2", "luks")  # a file that is a LUKS container is a raw disk
+MBR_LIMIT = 1 << 41  # 2^32 sectors of 512 bytes
+_PIECE = 1 << 20
+
+Sign = Literal["", "+", "-"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resizing:
+    """What is to be done: ``size`` in bytes is the new size, or a difference with a ``sign``."""
+
+    request: DiskRequest
+    sign: Sign
+    size: int
+    shrink: bool = False
+    preallocation: str = "off"
+    dry_run: bool = False
+    untrusted: bool = False
+    workdir: Path | None = None
+    break_overlays: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resized:
+    """Sizes in bytes.  ``moved``: where the GPT's backup header was and is; None if it stayed.
+
+    ``smallest`` is what the disk needs, None for one with nothing known on it; ``last_partition``
+    is the number of the one that may grow into the new space.
+    """
+
+    image: str
+    format: str
+    old_size: int
+    new_size: int
+    committed: bool
+    table: str
+    smallest: int | None
+    last_partition: int | None
+    moved: tuple[int, int] | None
+    warnings: tuple[Notice, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    new_size: int
+    layout: Layout
+    writes: Sequence[tuple[int, bytes]]
+    warnings: tuple[Notice, ...]
+
+
+def resize(asked: Resizing) -> Resized:
+    """Resize an image, or only say what would be done.
+
+    Raises RefusedError and its kin for what would lose data or is in use, ImageError and its kin
+    for a bad image or one of a format without resize, SpaceError, CommitError.
+    """
+    path = asked.request.path
+    if path is None:
+        raise UsageError(f"{asked.request.name}: is not a file of this host", hint="copy it here")
+    if found := running_domain(path):
+        raise InUseError(
+            f"{path}: the running domain {found} uses it", hint=f"virsh shutdown {found}"
+        )
+    finish_interrupted(path, untrusted=asked.untrusted)
+    header = vet(path, asked.request.format)
+    _require_format(header)
+    (disk,) = resolve_disks([asked.request], untrusted=asked.untrusted)
+    disk = replace(disk, in_use=False)
+    with Transaction(
+        [disk],
+        command="image resize",
+        workdir=asked.workdir,
+        break_overlays=asked.break_overlays,
+    ) as transaction:
+        # What was vetted before it was held may have been another file.
+        header = vet(path, asked.request.format)
+        old = disk.layers[0].virtual_size
+        plan = _plan(asked, disk, header)
+        changing = plan.new_size != old or bool(plan.writes)
+        if changing and not asked.dry_run:
+            _require_space(asked, disk, plan)
+            _make_overlay(disk, transaction.overlays[0], plan)
+            transaction.resize(plan.new_size, asked.preallocation)
+            transaction.commit()
+    gpt = plan.layout.gpt
+    moved = (gpt.alternate * gpt.sector, plan.new_size - gpt.sector) if gpt else None
+    return Resized(
+        image=asked.request.name,
+        format=header.format,
+        old_size=old,
+        new_size=plan.new_size,
+        committed=changing and not asked.dry_run,
+        table=plan.layout.kind,
+        smallest=plan.layout.smallest,
+        last_partition=plan.layout.last_number,
+        moved=moved if plan.writes else None,
+        warnings=plan.warnings,
+    )
+
+
+def running_domain(path: Path) -> str | None:
+    """The running domain that has the image as a disk."""
+    from imgtools.domain.users import running_domain_with
+
+    found = running_domain_with([path])
+    return found[1] if found else None
+
+
+# --- what may be done ----------------------------------------------------------------------------
+
+
+def _require_format(header: ImageHeader) -> None:
+    if header.format not in RESIZABLE:
+        raise ImageUnsupportedError(
+            f"{header.path}: images of the format {header.format} cannot be resized",
+            hint=f"convert it to qcow2 or raw first: imgtools image convert {header.path} NEW",
+        )
+    if header.format != "qcow2" and header.path.is_block_device():
+        raise RefusedError(
+            f"{header.path}: a block device has the size that its own layer gives it",
+            hint="lvextend or lvreduce, for a logical volume",
+        )
+
+
+def _plan(asked: Resizing, disk: Disk, header: ImageHeader) -> _Plan:
+    from imgtools.direct.layout import gpt_writes, layout_of
+    from imgtools.workflow.disk_stream import open_any
+
+    old = disk.layers[0].virtual_size
+    with contextlib.closing(open_any(disk)) as stream:
+        layout = layout_of(stream, asked.request.block_size, disk.name)
+        new = _new_size(asked, old, layout.sector)
+        if new < old:
+            _refuse_to_lose(asked, disk, header, layout, new, stream)
+        elif new > old:
+            _refuse_to_grow(disk, header, layout)
+        _require_room_for_gpt(disk, layout, new)
+        writes = gpt_writes(stream, layout, new)
+    return _Plan(
+        new_size=new, layout=layout, writes=writes, warnings=_warnings(disk, layout, old, new)
+    )
+
+
+def _new_size(asked: Resizing, old: int, sector: int) -> int:
+    exact = {"": asked.size, "+": old + asked.size, "-": old - asked.size}[asked.sign]
+    if exact <= 0:
+        raise UsageError(f"{asked.request.name}: has {old} bytes, nothing would be left")
+    if exact > MAX_VIRTUAL_SIZE:
+        raise UsageError(f"{exact}: a disk of that size cannot be addressed")
+    return -(-exact // sector) * sector
+
+
+def _refuse_to_lose(
+    asked: Resizing,
+    disk: Disk,
+    header: ImageHeader,
+    layout: Layout,
+    new: int,
+    stream: BlockStream,
+) -> None:
+    if not asked.shrink:
+        raise RefusedError(
+            f"{disk.name}: would become smaller, {new} instead of {stream.size} bytes",
+            hint="say --shrink if that is meant",
+        )
+    if header.snapshots:
+        raise RefusedError(
+            f"{disk.name}: has internal snapshots, which would be cut as well",
+            hint="delete them first: qemu-img snapshot -d NAME",
+        )
+    if any("in-use" in bitmap.flags for bitmap in header.bitmaps):
+        raise RefusedError(
+            f"{disk.name}: has a dirty bitmap that was left in use, which hinders shrinking",
+            hint="remove it first: qemu-img bitmap --remove",
+        )
+    smallest, last = layout.smallest, layout.last
+    if layout.kind == "unknown":
+        raise RefusedError(
+            f"{disk.name}: what is on it cannot be told for certain ({last}), so nothing is cut",
+            hint="mend the partition table first, or copy what is needed to a new image",
+        )
+    if smallest is None:
+        smallest, last = _data_end(disk, stream, new), "data of an unknown kind"
+    if new < smallest:
+        raise RefusedError(
+            f"{disk.name}: {last} would be cut; the smallest safe size is {smallest} bytes",
+            hint="make smaller what is on it first, from within the guest",
+        )
+
+
+def _data_end(disk: Disk, stream: BlockStream, start: int) -> int:
+    """Where the last byte behind ``start`` that is not zero ends, in whole sectors."""
+    from imgtools.appliance.overlay import chain_node
+
+    with private_folder() as folder:
+        ranges = list(data_from(chain_node(disk, folder), start))
+    for one in reversed(ranges):
+        end = min(one.start + one.length, stream.size)
+        while end > max(one.start, start):
+            begin = max(one.start, start, end - _PIECE)
+            kept = stream.read_at(begin, end - begin).rstrip(b"\0")
+            if kept:
+                return -(-(begin + len(kept)) // 512) * 512
+            end = begin
+    return start
+
+
+def _refuse_to_grow(disk: Disk, header: ImageHeader, layout: Layout) -> None:
+    if layout.end_bound:
+        raise RefusedError(
+            f"{disk.name}: {layout.last}, which would not be found any more behind new space",
+            hint="take the disk out of the array first, in the guest",
+        )
+    if header.snapshots and header.version == 2:
+        raise RefusedError(
+            f"{header.path}: a qcow2 of version 2 with internal snapshots cannot be resized",
+            hint=f"qemu-img amend -f qcow2 -o compat=1.1 {header.path}",
+        )
+
+
+def _require_room_for_gpt(disk: Disk, layout: Layout, new: int) -> None:
+    if layout.gpt is not None and layout.smallest is not None and new < layout.smallest:
+        raise RefusedError(
+            f"{disk.name}: {layout.last} reach beyond the new end",
+            hint=f"take {layout.smallest} bytes or more",
+        )
+
+
+def _warnings(disk: Disk, layout: Layout, old: int, new: int) -> tuple[Notice, ...]:
+    notices = []
+    if layout.kind == "unknown":
+        text = f"{disk.name}: {layout.last}; the partition table stays as it is"
+        notices.append(Notice(code="image.table-unknown", message=text))
+    if layout.kind == "msdos" and new > MBR_LIMIT:
+        text = f"{disk.name}: an MBR cannot have partitions beyond 2 TiB"
+        notices.append(Notice(code="image.mbr-limit", message=text))
+    if new > old and layout.last_number:
+        number = layout.last_number
+        text = (
+            f"the space is behind partition {number}: in the guest, growpart DISK {number}, then "
+            "grow what is on it (pvresize, resize2fs, xfs_growfs, btrfs filesystem resize)"
+        )
+        notices.append(Notice(code="advice.grow", message=text))
+    elif new > old and layout.kind == "none" and layout.last:
+        text = f"{layout.last}: in the guest, grow it (pvresize, resize2fs, xfs_growfs ...)"
+        notices.append(Notice(code="advice.grow", message=text))
+    return tuple(notices)
+
+
+# --- doing it ------------------------------------------------------------------------------------
+
+
+def _require_space(asked: Resizing, disk: Disk, plan: _Plan) -> None:
+    if asked.preallocation in ("off", "metadata"):
+        return
+    layer = disk.layers[0]
+    folder = Path(os.path.realpath(layer.extents[0] if layer.extents else layer.path)).parent
+    needed, left = plan.new_size - layer.virtual_size, free(folder)
+    if needed > left:
+        raise SpaceError(
+            f"{disk.name}: the new space takes {needed} bytes in {folder}, where {left} are free",
+            hint="free some space, grow it by less, or leave --preallocation out",
+        )
+
+
+def _make_overlay(disk: Disk, overlay: Path, plan: _Plan) -> None:
+    """The overlay of the new size, with the sectors that are moved."""
+    from imgtools.appliance.overlay import chain_node, make_overlay, overlay_node
+
+    with private_folder() as folder:
+        make_overlay(disk, 0, folder, overlay, size=plan.new_size)
+        node = {**overlay_node(overlay, folder), "backing": chain_node(disk, folder)}
+        for offset, data in plan.writes:
+            write_bytes(node, offset, data)
