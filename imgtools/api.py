@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import re
 import stat as _stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -54,6 +55,7 @@ __all__ = [
     "link",
     "remove",
     "remove_files",
+    "remove_lines",
     "remove_paths",
     "rewrite",
     "touch",
@@ -304,6 +306,13 @@ def rewrite(
     if content is not None and transform(content) != content:
         step = Rewrite(path=target, transform=transform, limit=MAX_TEXT)
         yield Action(verb="edited", path=target, step=step)
+
+
+def remove_lines(guest: Guest, line: re.Pattern[bytes], *patterns: str) -> Iterator[Action]:
+    """Remove what ``line`` matches from every regular file that the patterns match."""
+    for path in guest.glob(*patterns):
+        if guest.tree.is_file(path):
+            yield from rewrite(guest, path, lambda text: line.sub(b"", text))
 
 
 def touch(guest: Guest, path: str | bytes) -> Iterator[Action]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from imgtools.cli.options import (
     with_options,
 )
 from imgtools.cli.render import finish, jsonable, print_columns, print_json, safe_text, tell
-from imgtools.errors import OutputError, RefusedError, UsageError
+from imgtools.errors import RefusedError, UsageError
 from imgtools.workflow.selection import NO_DISK
 
 if TYPE_CHECKING:
@@ -225,20 +226,13 @@ def _record(name: str | None) -> Iterator[TextIO | None]:
     if name is None:
         yield None
         return
+    from imgtools.workflow.tar_out import new_file
+
     path = Path(name)
     if os.path.lexists(path):
         raise RefusedError(f"{path}: exists already", hint="remove it, or name another --report")
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        with partial.open("x", encoding="utf-8") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.rename(path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with new_file(path, force=False) as stream:
+        yield io.TextIOWrapper(stream, encoding="utf-8", write_through=True)
 
 
 def _document(result: Report, how: How) -> dict[str, Any]:

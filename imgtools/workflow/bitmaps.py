@@ -13,8 +13,9 @@ from imgtools.image.header import Bitmap, ImageHeader
 from imgtools.image.vet import vet
 from imgtools.model import DiskRequest
 from imgtools.nodes import Node, chain_node
-from imgtools.workflow.held import files_of_layers, held
+from imgtools.workflow.held import held
 from imgtools.workflow.images import private_folder
+from imgtools.workflow.opening import files_of_layers
 from imgtools.workflow.qcow2 import Place, opened
 
 LONGEST_NAME = 1023

@@ -25,6 +25,7 @@ from imgtools.guest.writing import GuestFiles, Planned, plan_of
 from imgtools.model import Disk, Notice
 from imgtools.transaction.transaction import Transaction
 from imgtools.workflow.files import guest_tree
+from imgtools.workflow.held import refuse_running
 from imgtools.workflow.opening import finish_interrupted, through
 from imgtools.workflow.selection import DiskArguments, Target, resolve, targets
 
@@ -131,14 +132,7 @@ def _refuse_running(target: Target) -> None:
             f"domain {target.name} is on {target.remote}: its images cannot be locked from here",
             hint="run imgtools on that host",
         )
-    from imgtools.domain.users import running_domain_with
-
-    paths = [request.path for request in target.requests if request.path is not None]
-    if found := running_domain_with(paths):
-        path, name = found
-        raise InUseError(
-            f"{path}: the running domain {name} uses it", hint=f"virsh shutdown {name}"
-        )
+    refuse_running(request.path for request in target.requests if request.path is not None)
 
 
 def _look(

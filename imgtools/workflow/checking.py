@@ -12,7 +12,6 @@ from imgtools.errors import (
     ImageError,
     ImageUnsupportedError,
     ImgtoolsError,
-    InUseError,
     RefusedError,
     UsageError,
 )
@@ -26,6 +25,7 @@ from imgtools.image.newfile import new_file, refuse_existing
 from imgtools.model import DiskRequest, Notice
 from imgtools.nodes import chain_node
 from imgtools.transaction.record import has_record
+from imgtools.workflow.held import refuse_running
 from imgtools.workflow.images import private_folder
 from imgtools.workflow.opening import finish_interrupted
 from imgtools.workflow.shellwords import command_line
@@ -71,7 +71,7 @@ def undo(request: DiskRequest, kept_file: Path, *, force: bool) -> None:
     """
     path = _path(request)
     kept = read_kept(kept_file)
-    _refuse_running(path)
+    refuse_running([path])
     with holding([(path, True)]) as (hold,):
         hold.take_exclusive()
         restore(kept, path, force=force)
@@ -95,7 +95,7 @@ def _repair(
 ) -> Checked:
     path = _path(request)
     target = _kept_path(path, keep_at)
-    _refuse_running(path)
+    refuse_running([path])
     finish_interrupted(path, untrusted=untrusted)
     link = _link(request, untrusted=untrusted)
     files = (path, *link.extents)
@@ -220,12 +220,3 @@ def _kept_path(path: Path, keep_at: Path | None) -> Path:
         if not os.path.lexists(path.with_name(name)):
             return path.with_name(name)
     raise RefusedError(f"{path}: there are a thousand kept copies of it", hint="remove some")
-
-
-def _refuse_running(path: Path) -> None:
-    from imgtools.domain.users import running_domain_with
-
-    if found := running_domain_with([path]):
-        raise InUseError(
-            f"{path}: the running domain {found[1]} uses it", hint=f"virsh shutdown {found[1]}"
-        )

@@ -23,9 +23,9 @@ from imgtools.image.vet import vet
 from imgtools.model import DiskRequest, ImageLayer, Notice
 from imgtools.transaction.space import free
 from imgtools.workflow.dependents import domains, overlays, refuse_dependents, snapshots
-from imgtools.workflow.held import files_of_layers, held, refuse_running
+from imgtools.workflow.held import held, refuse_running
 from imgtools.workflow.images import private_folder
-from imgtools.workflow.opening import finish_interrupted
+from imgtools.workflow.opening import files_of_layers, finish_interrupted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

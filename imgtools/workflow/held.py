@@ -8,7 +8,6 @@ from pathlib import Path
 
 from imgtools.errors import InUseError
 from imgtools.image.hold import Hold, hold_for_change, hold_unchanged
-from imgtools.model import ImageLayer
 
 
 @contextlib.contextmanager
@@ -42,11 +41,6 @@ def refuse_running(paths: Iterable[Path]) -> None:
         raise InUseError(
             f"{path}: the running domain {name} uses it", hint=f"virsh shutdown {name}"
         )
-
-
-def files_of_layers(layers: Iterable[ImageLayer]) -> list[Path]:
-    """The files of each layer, its own first."""
-    return [path for layer in layers for path in (layer.path, *layer.extents)]
 
 
 def _first(path: Path, seen: set[tuple[int, int]]) -> bool:

@@ -28,6 +28,7 @@ this machine or its users goes into every clone; ``note``: worth knowing."""
 MAX_DIGEST = 1 << 20
 MAX_LISTED = 1000
 _MAC = re.compile(rb"(?<![0-9A-Fa-f:])(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}(?![0-9A-Fa-f:])")
+_ORDER: dict[Severity, int] = {"clash": 0, "leak": 1, "note": 2}
 _UNSET = (b"", b"uninitialized")
 
 
@@ -83,8 +84,7 @@ def find_identities(guest: Guest) -> tuple[Identity, ...]:
             found += probe(guest)
         except GuestOperationError as error:
             found.append(Identity(kind="unreadable", severity="note", path=b"", detail=str(error)))
-    order = {"clash": 0, "leak": 1, "note": 2}
-    return tuple(sorted(found, key=lambda one: (order[one.severity], one.kind, one.path)))
+    return tuple(sorted(found, key=lambda one: (_ORDER[one.severity], one.kind, one.path)))
 
 
 def shared(guests: Sequence[Identities]) -> list[Shared]:
@@ -98,7 +98,6 @@ def shared(guests: Sequence[Identities]) -> list[Shared]:
                 severities[key] = one.severity
                 if all(where[0] != f"{number}" for where in places[key]):
                     places[key].append((f"{number}", one.path))
-    order = {"clash": 0, "leak": 1, "note": 2}
     result = [
         Shared(
             kind=kind,
@@ -108,7 +107,7 @@ def shared(guests: Sequence[Identities]) -> list[Shared]:
         for (kind, digest), where in places.items()
         if len(where) > 1
     ]
-    return sorted(result, key=lambda one: (order[one.severity], one.kind, one.places))
+    return sorted(result, key=lambda one: (_ORDER[one.severity], one.kind, one.places))
 
 
 # --- probes --------------------------------------------------------------------------------------

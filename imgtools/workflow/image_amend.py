@@ -11,7 +11,6 @@ from imgtools.errors import (
     EncryptedError,
     ImageUnsupportedError,
     ImgtoolsError,
-    InUseError,
     ToolError,
     UsageError,
 )
@@ -24,7 +23,7 @@ from imgtools.image.qemu import info
 from imgtools.image.secret import secrets
 from imgtools.model import Disk, DiskRequest, ImageLayer
 from imgtools.transaction.transaction import Transaction
-from imgtools.workflow.image_resize import running_domain
+from imgtools.workflow.held import refuse_running
 from imgtools.workflow.images import private_folder
 from imgtools.workflow.opening import finish_interrupted
 
@@ -75,10 +74,7 @@ def amend(asked: Amending) -> Amended:
     if path is None:
         raise UsageError(f"{asked.request.name}: is not a file of this host", hint="copy it here")
     if not asked.idle:
-        if found := running_domain(path):
-            raise InUseError(
-                f"{path}: the running domain {found} uses it", hint=f"virsh shutdown {found}"
-            )
+        refuse_running([path])
         finish_interrupted(path, untrusted=asked.untrusted)
     links = _links(asked)
     kind = links[0].header.format

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from imgtools.errors import InUseError, SpaceError, UsageError
+from imgtools.errors import SpaceError, UsageError
 from imgtools.image.job import Report, silent
 from imgtools.image.window import write_file
 from imgtools.model import Disk, DiskRequest
 from imgtools.transaction.transaction import Transaction
-from imgtools.workflow.image_resize import running_domain
+from imgtools.workflow.held import refuse_running
 from imgtools.workflow.images import private_folder, to_read
 from imgtools.workflow.opening import finish_interrupted, resolve_disks
 
@@ -63,10 +63,7 @@ def write_range(asked: Writing, source: BinaryIO, report: Report = silent) -> in
     path = asked.request.path
     if path is None:
         raise UsageError(f"{asked.request.name}: is not a file of this host", hint="copy it here")
-    if found := running_domain(path):
-        raise InUseError(
-            f"{path}: the running domain {found} uses it", hint=f"virsh shutdown {found}"
-        )
+    refuse_running([path])
     finish_interrupted(path, untrusted=asked.untrusted)
     (disk,) = resolve_disks([asked.request], untrusted=asked.untrusted)
     disk = replace(disk, in_use=False)

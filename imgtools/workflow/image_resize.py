@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Literal
 
 from imgtools.errors import (
     ImageUnsupportedError,
-    InUseError,
     RefusedError,
     SpaceError,
     UsageError,
@@ -26,6 +25,7 @@ from imgtools.image.window import data_from, write_bytes
 from imgtools.model import Disk, DiskRequest, Notice
 from imgtools.transaction.space import free
 from imgtools.transaction.transaction import Transaction
+from imgtools.workflow.held import refuse_running
 from imgtools.workflow.images import private_folder
 from imgtools.workflow.opening import finish_interrupted, resolve_disks
 
@@ -92,10 +92,7 @@ def resize(asked: Resizing) -> Resized:
     path = asked.request.path
     if path is None:
         raise UsageError(f"{asked.request.name}: is not a file of this host", hint="copy it here")
-    if found := running_domain(path):
-        raise InUseError(
-            f"{path}: the running domain {found} uses it", hint=f"virsh shutdown {found}"
-        )
+    refuse_running([path])
     finish_interrupted(path, untrusted=asked.untrusted)
     header = vet(path, asked.request.format)
     _require_format(header)
@@ -131,14 +128,6 @@ def resize(asked: Resizing) -> Resized:
         moved=moved if plan.writes else None,
         warnings=plan.warnings,
     )
-
-
-def running_domain(path: Path) -> str | None:
-    """The running domain that has the image as a disk."""
-    from imgtools.domain.users import running_domain_with
-
-    found = running_domain_with([path])
-    return found[1] if found else None
 
 
 # --- what may be done ----------------------------------------------------------------------------

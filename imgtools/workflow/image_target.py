@@ -6,14 +6,12 @@ import contextlib
 import os
 from pathlib import Path
 
-from imgtools.domain.users import running_domain_with
-from imgtools.errors import ImageError, InUseError, RefusedError, SpaceError
-from imgtools.image.children import overlays_of
+from imgtools.errors import ImageError, RefusedError, SpaceError
 from imgtools.image.hold import hold_for_change
 from imgtools.image.newfile import refuse_existing
 from imgtools.image.plausible import host_uses_device
 from imgtools.image.source import open_source
-from imgtools.transaction.record import has_record
+from imgtools.workflow.replacing import refuse_relied_on
 
 _HEAD = 1 << 16  # bytes that are written last: the header is among them
 
@@ -32,21 +30,8 @@ def refuse_used(target: Path, *, force: bool) -> None:
     refuse_existing(target, force=force)
     if not target.exists():
         return
-    if has_record(target):
-        raise RefusedError(
-            f"{target}: a change of it was interrupted", hint=f"first: imgtools recover {target}"
-        )
-    if found := running_domain_with([target]):
-        raise InUseError(
-            f"{target}: the running domain {found[1]} uses it", hint=f"virsh shutdown {found[1]}"
-        )
+    refuse_relied_on(target)
     hold_for_change(target).release()
-    above = [] if target.is_block_device() else overlays_of(target.absolute())
-    if above:
-        raise RefusedError(
-            f"{target}: {above[0].name} rests on it, and would be broken",
-            hint="choose another name, or remove the overlay first",
-        )
 
 
 def onto_device(made: Path, device: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from imgtools.errors import UsageError
 from imgtools.image.hold import holding
 from imgtools.model import Disk, DiskRequest
-from imgtools.workflow.opening import finish_interrupted, resolve_disks
+from imgtools.workflow.opening import files_of_layers, finish_interrupted, resolve_disks
 
 
 @contextlib.contextmanager
@@ -64,4 +64,4 @@ def files_of(disk: Disk) -> list[Path]:
         raise UsageError(
             f"{disk.name}: is not a file of this host", hint="copy it here first, or name a file"
         )
-    return [path for layer in disk.layers for path in (layer.path, *layer.extents)]
+    return files_of_layers(disk.layers)

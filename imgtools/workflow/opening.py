@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +31,11 @@ def resolve_disks(
     return disks
 
 
+def files_of_layers(layers: Iterable[ImageLayer]) -> list[Path]:
+    """The files of each layer, its own first."""
+    return [path for layer in layers for path in (layer.path, *layer.extents)]
+
+
 def finish_interrupted(path: Path, *, untrusted: bool) -> Interrupted | None:
     """Finish or discard what an interrupted change left beside an image; None if nothing did.
 
@@ -46,7 +51,7 @@ def finish_interrupted(path: Path, *, untrusted: bool) -> Interrupted | None:
 
 def _resolve(request: DiskRequest, *, untrusted: bool, unlock: bool) -> Disk:
     disk = _whole(request, untrusted=untrusted, unlock=unlock)
-    files = [path for layer in disk.layers for path in (layer.path, *layer.extents)]
+    files = files_of_layers(disk.layers)
     # A writer below the active layer (a running base) changes what we read just as well.
     return replace(disk, in_use=any(lock_state(path).writer for path in files))
 

@@ -14,9 +14,9 @@ from imgtools.image.inplace import mend_leaks, space_error, without_nodes
 from imgtools.image.vet import vet
 from imgtools.model import DiskRequest, ImageLayer
 from imgtools.nodes import Node, chain_node
-from imgtools.workflow.held import files_of_layers, held, refuse_running
+from imgtools.workflow.held import held, refuse_running
 from imgtools.workflow.images import private_folder
-from imgtools.workflow.opening import finish_interrupted
+from imgtools.workflow.opening import files_of_layers, finish_interrupted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

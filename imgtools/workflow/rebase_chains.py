@@ -20,7 +20,7 @@ from imgtools.image.header import ImageHeader
 from imgtools.image.rebase import FORMATS, LONGEST_NAME
 from imgtools.image.reference import protocol_of, resolve_reference
 from imgtools.model import DiskRequest, ImageLayer
-from imgtools.workflow.held import files_of_layers
+from imgtools.workflow.opening import files_of_layers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

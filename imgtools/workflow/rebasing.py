@@ -15,9 +15,9 @@ from imgtools.image.job import Report, silent
 from imgtools.model import ImageLayer, Notice
 from imgtools.nodes import Node, chain_node
 from imgtools.transaction.space import FLOOR, free
-from imgtools.workflow.held import files_of_layers, held, refuse_running
+from imgtools.workflow.held import held, refuse_running
 from imgtools.workflow.images import private_folder
-from imgtools.workflow.opening import finish_interrupted
+from imgtools.workflow.opening import files_of_layers, finish_interrupted
 from imgtools.workflow.rebase_chains import Wish, look, stored_name
 
 Method = Literal["copy", "flatten", "header", "nothing"]

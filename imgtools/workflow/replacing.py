@@ -6,11 +6,11 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from imgtools.domain.users import running_domain_with
-from imgtools.errors import InUseError, RefusedError
+from imgtools.errors import RefusedError
 from imgtools.image.children import overlays_of
 from imgtools.image.hold import Hold, hold_for_change
 from imgtools.transaction.record import has_record
+from imgtools.workflow.held import refuse_running
 
 
 @contextlib.contextmanager
@@ -33,10 +33,7 @@ def replacing(target: Path) -> Iterator[Hold | None]:
 
 def refuse_relied_on(target: Path) -> None:
     """Raise RefusedError or InUseError if something needs ``target`` as it is."""
-    if found := running_domain_with([target]):
-        raise InUseError(
-            f"{target}: the running domain {found[1]} uses it", hint=f"virsh shutdown {found[1]}"
-        )
+    refuse_running([target])
     if has_record(target):
         raise RefusedError(
             f"{target}: a change of it was interrupted", hint=f"first: imgtools recover {target}"

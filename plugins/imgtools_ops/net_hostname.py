@@ -6,15 +6,13 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from imgtools.api import Action, Guest, Operation, rewrite
+from imgtools.api import Action, Guest, Operation, remove_lines
 
 LINE = re.compile(rb"^[ \t]*(?:DHCP_HOSTNAME|HOSTNAME)=.*\n?", re.MULTILINE)
 
 
 def _plan(guest: Guest, _: Mapping[str, Any]) -> Iterator[Action]:
-    for path in guest.glob("/etc/sysconfig/network-scripts/ifcfg-*"):
-        if guest.tree.is_file(path):
-            yield from rewrite(guest, path, lambda text: LINE.sub(b"", text))
+    return remove_lines(guest, LINE, "/etc/sysconfig/network-scripts/ifcfg-*")
 
 
 operation = Operation(

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from imgtools.cli.changing import CHANGE_OPTIONS
 from imgtools.cli.image.keys import read_key
 from imgtools.cli.options import Output, make_request, output_options, with_options
 from imgtools.cli.render import finish, print_json, safe_text
@@ -42,12 +43,7 @@ _OPTIONS = [
     click.option("-n", "--dry-run", is_flag=True, help="Try it on an overlay, change nothing."),
     click.option("--format", "image_format", type=click.Choice(["qcow2", "luks"]), help="Format."),
     click.option("--untrusted", is_flag=True, help="Follow no reference out of its folder."),
-    click.option(
-        "--workdir",
-        type=click.Path(file_okay=False),
-        metavar="DIR",
-        help="Folder for the overlay (default: beside the image; needed for a block device).",
-    ),
+    CHANGE_OPTIONS["workdir"],
 ]
 
 

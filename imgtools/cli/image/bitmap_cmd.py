@@ -9,14 +9,13 @@ import click
 
 from imgtools.cli.changing import parse_size
 from imgtools.cli.human import human_size
-from imgtools.cli.image.rebase_cmd import format_option
-from imgtools.cli.options import Output, output_options, with_options
+from imgtools.cli.image.qcow2 import place_of, qcow2_image
+from imgtools.cli.options import Output
 from imgtools.cli.render import finish, print_columns, print_json, safe_text
 from imgtools.errors import UsageError
 
 if TYPE_CHECKING:
     from imgtools.image.header import Bitmap
-    from imgtools.workflow.qcow2 import Place
 
 EPILOG = """\b
 Examples:
@@ -34,17 +33,6 @@ _DONE = {
     "enable": "enabled",
     "disable": "disabled",
 }
-
-_image = with_options(
-    [
-        format_option("-f", "--format", "image_format", help="The image's format."),
-        click.option(
-            "--untrusted", is_flag=True, help="Follow no reference out of the image's folder."
-        ),
-        output_options(),
-        click.argument("image", metavar="IMAGE", type=click.Path(path_type=Path)),
-    ]
-)
 
 
 def _granularity(_ctx: click.Context, _param: click.Parameter, value: str | None) -> int | None:
@@ -67,12 +55,12 @@ def command() -> None:
 
 
 @command.command("list", short_help="Show what bitmaps there are")
-@_image
+@qcow2_image
 def list_command(output: Output, image: Path, image_format: str | None, *, untrusted: bool) -> int:
     """Show the bitmaps of IMAGE, also while it is in use."""
     from imgtools.workflow.bitmaps import listed
 
-    found = listed(_place(image, image_format, untrusted=untrusted))
+    found = listed(place_of(image, image_format, untrusted=untrusted))
     if output.json:
         print_json("bitmap-list", found)
     elif found:
@@ -91,7 +79,7 @@ def list_command(output: Output, image: Path, image_format: str | None, *, untru
     help="Bytes that one mark stands for.",
 )
 @click.option("--disabled", is_flag=True, help="Writes are not to be marked yet.")
-@_image
+@qcow2_image
 @click.argument("name", metavar="NAME")
 def add_command(
     *,
@@ -106,20 +94,20 @@ def add_command(
     """Add the bitmap NAME to IMAGE; writes are marked from now on."""
     from imgtools.workflow.bitmaps import add
 
-    place = _place(image, image_format, untrusted=untrusted)
+    place = place_of(image, image_format, untrusted=untrusted)
     return _say(output, "add", image, add(place, name, granularity=granularity, disabled=disabled))
 
 
 def _changing(verb: str, short: str, long: str) -> None:
     @command.command(verb, short_help=short, help=long)
-    @_image
+    @qcow2_image
     @click.argument("name", metavar="NAME")
     def change_command(
         output: Output, image: Path, image_format: str | None, name: str, *, untrusted: bool
     ) -> int:
         from imgtools.workflow.bitmaps import change
 
-        place = _place(image, image_format, untrusted=untrusted)
+        place = place_of(image, image_format, untrusted=untrusted)
         return _say(output, verb, image, change(place, name, verb))
 
 
@@ -137,7 +125,7 @@ _changing("disable", "Mark no more writes", "Have the bitmap NAME mark no more w
     type=click.Path(path_type=Path),
     help="The image that has SOURCE, if not IMAGE itself.",
 )
-@_image
+@qcow2_image
 @click.argument("name", metavar="NAME")
 @click.argument("source", metavar="SOURCE")
 def merge_command(
@@ -153,14 +141,8 @@ def merge_command(
     """Add to the bitmap NAME what the bitmap SOURCE has marked."""
     from imgtools.workflow.bitmaps import merge
 
-    place = _place(image, image_format, untrusted=untrusted)
+    place = place_of(image, image_format, untrusted=untrusted)
     return _say(output, "merge", image, merge(place, name, source, other))
-
-
-def _place(image: Path, image_format: str | None, *, untrusted: bool) -> Place:
-    from imgtools.workflow.qcow2 import Place
-
-    return Place(image=image, format=image_format, untrusted=untrusted)
 
 
 def _say(output: Output, verb: str, image: Path, bitmap: Bitmap) -> int:

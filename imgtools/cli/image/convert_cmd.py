@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imgtools.cli.image.words import Format, Size, read_key
+from imgtools.cli.image.keys import read_key
+from imgtools.cli.image.words import Format, Size
 from imgtools.cli.options import Output, make_request, output_options, with_options
 from imgtools.cli.progress import Kind, Part, progress_option
 from imgtools.errors import UsageError
@@ -193,11 +194,15 @@ def _how(words: dict[str, Any]) -> How:
         verify=words["verify"],
         force=words["force"],
         untrusted=words["untrusted"],
-        source_key=read_key(keys[0], "--source-key-file"),
-        target_key=read_key(keys[1], "--target-key-file"),
+        source_key=_key(keys[0], "--source-key-file"),
+        target_key=_key(keys[1], "--target-key-file"),
     )
     check(how)
     return how
+
+
+def _key(name: str | None, option: str) -> bytes | None:
+    return None if name is None else read_key(name, option, may_be_empty=True)
 
 
 def _named(

@@ -10,10 +10,11 @@ from imgtools.errors import UsageError
 MAX_KEY = 1 << 20
 
 
-def read_key(name: str, option: str = "--key-file") -> bytes:
+def read_key(name: str, option: str = "--key-file", *, may_be_empty: bool = False) -> bytes:
     """The passphrase in the file ``name``, or on stdin for ``-``; one newline at its end goes.
 
-    Raises UsageError.
+    An empty one is refused here, or with ``may_be_empty`` by whoever gives it to qemu.  Raises
+    UsageError.
     """
     try:
         if name == "-":
@@ -24,7 +25,7 @@ def read_key(name: str, option: str = "--key-file") -> bytes:
     except OSError as error:
         raise UsageError(f"{option} {name}: cannot be read: {error.strerror}") from None
     key = key.removesuffix(b"\n")
-    if not key:
+    if not key and not may_be_empty:
         raise UsageError(f"{option} {name}: the key is empty")
     if len(key) > MAX_KEY:
         raise UsageError(f"{option} {name}: is too large for a key")

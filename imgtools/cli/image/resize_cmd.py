@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from imgtools.cli.changing import CHANGE_OPTIONS
 from imgtools.cli.human import human_size
 from imgtools.cli.image.read_cmd import known_format
 from imgtools.cli.image.sizes import Size, SizeCommand
@@ -43,15 +44,8 @@ _OPTIONS = [
         "--blocksize", type=click.Choice(["512", "4096"]), help="Sector size of the guest's disk."
     ),
     click.option("--untrusted", is_flag=True, help="Follow no reference out of its folder."),
-    click.option(
-        "--workdir",
-        type=click.Path(file_okay=False),
-        metavar="DIR",
-        help="Folder for the overlay (default: beside the image; needed for a block device).",
-    ),
-    click.option(
-        "--break-overlays", is_flag=True, help="Even if others beside it rest on the image."
-    ),
+    CHANGE_OPTIONS["workdir"],
+    CHANGE_OPTIONS["break_overlays"],
 ]
 
 

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from imgtools.cli.human import human_size
-from imgtools.cli.image.rebase_cmd import format_option
-from imgtools.cli.options import Output, output_options, with_options
+from imgtools.cli.image.qcow2 import place_of, qcow2_image
+from imgtools.cli.options import Output
 from imgtools.cli.render import finish, print_columns, print_json, safe_text
 
 if TYPE_CHECKING:
     from imgtools.image.header import Snapshot
-    from imgtools.workflow.qcow2 import Place
 
 EPILOG = """\b
 Examples:
@@ -27,17 +26,6 @@ Examples:
 A snapshot lies inside the image.  Going back to one makes the present state a snapshot first,
 whose name is told: a way back from the way back.
 """
-
-_image = with_options(
-    [
-        format_option("-f", "--format", "image_format", help="The image's format."),
-        click.option(
-            "--untrusted", is_flag=True, help="Follow no reference out of the image's folder."
-        ),
-        output_options(),
-        click.argument("image", metavar="IMAGE", type=click.Path(path_type=Path)),
-    ]
-)
 
 
 @click.group(
@@ -51,12 +39,12 @@ def command() -> None:
 
 
 @command.command("list", short_help="Show what snapshots there are")
-@_image
+@qcow2_image
 def list_command(output: Output, image: Path, image_format: str | None, *, untrusted: bool) -> int:
     """Show the snapshots of IMAGE, also while it is in use."""
     from imgtools.workflow.snapshots import listed
 
-    found = listed(_place(image, image_format, untrusted=untrusted))
+    found = listed(place_of(image, image_format, untrusted=untrusted))
     if output.json:
         print_json("snapshot-list", [_facts(one) for one in found])
     elif found:
@@ -67,7 +55,7 @@ def list_command(output: Output, image: Path, image_format: str | None, *, untru
 
 
 @command.command("create", short_help="Save the present state")
-@_image
+@qcow2_image
 @click.argument("name", metavar="NAME")
 def create_command(
     output: Output, image: Path, image_format: str | None, name: str, *, untrusted: bool
@@ -75,7 +63,7 @@ def create_command(
     """Save the present state of IMAGE as the snapshot NAME."""
     from imgtools.workflow.snapshots import create
 
-    made = create(_place(image, image_format, untrusted=untrusted), name)
+    made = create(place_of(image, image_format, untrusted=untrusted), name)
     _say(output, "create", {"snapshot": _facts(made)}, f"{image}: {made.name}: made, id {made.id}")
     return finish(output, ())
 
@@ -87,7 +75,7 @@ def create_command(
     is_flag=True,
     help="Go on although overlays rest on the image: they are of no use afterwards.",
 )
-@_image
+@qcow2_image
 @click.argument("name", metavar="NAME|ID")
 def apply_command(
     *,
@@ -106,7 +94,7 @@ def apply_command(
     from imgtools.workflow.snapshots import apply
 
     done = apply(
-        _place(image, image_format, untrusted=untrusted),
+        place_of(image, image_format, untrusted=untrusted),
         name,
         way_back=not no_way_back,
         break_overlays=break_overlays,
@@ -123,7 +111,7 @@ def apply_command(
 
 
 @command.command("delete", short_help="Delete a snapshot")
-@_image
+@qcow2_image
 @click.argument("name", metavar="NAME|ID")
 def delete_command(
     output: Output, image: Path, image_format: str | None, name: str, *, untrusted: bool
@@ -131,16 +119,10 @@ def delete_command(
     """Delete the snapshot NAME of IMAGE; its present state stays."""
     from imgtools.workflow.snapshots import delete
 
-    gone = delete(_place(image, image_format, untrusted=untrusted), name)
+    gone = delete(place_of(image, image_format, untrusted=untrusted), name)
     text = f"{image}: {gone.name or gone.id}: deleted"
     _say(output, "delete", {"snapshot": _facts(gone)}, text)
     return finish(output, ())
-
-
-def _place(image: Path, image_format: str | None, *, untrusted: bool) -> Place:
-    from imgtools.workflow.qcow2 import Place
-
-    return Place(image=image, format=image_format, untrusted=untrusted)
 
 
 def _say(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import click
@@ -55,19 +53,3 @@ class Size(click.ParamType[int]):
         if size < self._least:
             self.fail(f"{value}: at least {self._least}", param, ctx)
         return size
-
-
-def read_key(word: str | None, option: str) -> bytes | None:
-    """The key in the file ``word`` (``-``: stdin), less one newline at its end.
-
-    Raises UsageError.
-    """
-    if word is None:
-        return None
-    try:
-        if word == "-":
-            return sys.stdin.buffer.read(MAX_KEY).removesuffix(b"\n")
-        with Path(word).open("rb") as stream:
-            return stream.read(MAX_KEY).removesuffix(b"\n")
-    except OSError as error:
-        raise UsageError(f"{option}: cannot read {word}: {error.strerror}") from None

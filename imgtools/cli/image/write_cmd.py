@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 import click
 
+from imgtools.cli.changing import CHANGE_OPTIONS
 from imgtools.cli.image.read_cmd import known_format
 from imgtools.cli.image.sizes import Size, SizeCommand
 from imgtools.cli.options import Output, make_request, output_options, with_options
@@ -32,15 +33,8 @@ _OPTIONS = [
     click.option("-n", "--dry-run", is_flag=True, help="Only see whether it fits."),
     click.option("--format", "image_format", metavar="FORMAT", help="Format of the image."),
     click.option("--untrusted", is_flag=True, help="Follow no reference out of its folder."),
-    click.option(
-        "--workdir",
-        type=click.Path(file_okay=False),
-        metavar="DIR",
-        help="Folder for the overlay (default: beside the image; needed for a block device).",
-    ),
-    click.option(
-        "--break-overlays", is_flag=True, help="Even if others beside it rest on the image."
-    ),
+    CHANGE_OPTIONS["workdir"],
+    CHANGE_OPTIONS["break_overlays"],
     progress_option,
 ]
 

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.cli import PROGRAM, imgtools
+from tests.direct.image.disks import tmpfs
+
+__all__ = ["finish", "info", "killed", "leftovers", "loop_device", "records", "run", "tmpfs"]
 
 
 def run(*words: str | Path, cwd: Path | None = None, stdin: bytes = b"") -> str:
@@ -39,17 +42,6 @@ def loop_device(path: Path, *options: str) -> Iterator[Path]:
         yield Path(device)
     finally:
         run("losetup", "--detach", device)
-
-
-@contextlib.contextmanager
-def tmpfs(folder: Path, size: str) -> Iterator[Path]:
-    """A file system of a small size."""
-    folder.mkdir()
-    run("mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder)
-    try:
-        yield folder
-    finally:
-        run("umount", folder)
 
 
 def leftovers(folder: Path) -> list[str]:
