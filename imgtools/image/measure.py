@@ -11,10 +11,9 @@ from imgtools.errors import ToolError
 from imgtools.image.failure import failure
 from imgtools.image.header import Snapshot
 from imgtools.image.readable import snapshot_words
-from imgtools.image.secret import TARGET, Secrets, secrets
+from imgtools.image.secret import TARGET, Secrets, run_with, secrets
 from imgtools.image.target import MEASURABLE, joined
 from imgtools.nodes import Node, spec
-from imgtools.process import run
 
 TIMEOUT = 3600.0  # it asks where the data of the whole source are
 
@@ -56,10 +55,10 @@ def measure(
         argv = ["qemu-img", "measure", "--output=json", *found.words, "-O", target_format]
         argv += [*joined(options), *snapshot_words(snapshot), *what]
         try:
-            done = run(argv, timeout=TIMEOUT, pass_fds=found.fds)
+            said = run_with(found, argv, timeout=TIMEOUT)
         except ToolError as error:
             raise failure(error, name, {what[-1]: name}) from error
-    facts = json.loads(done.stdout)
+    facts = json.loads(said)
     return Measured(
         required=int(facts["required"]),
         fully_allocated=int(facts["fully-allocated"]),

@@ -188,15 +188,17 @@ def answers_of(
     return ask.answers
 
 
-def qemu_processes() -> set[int]:
-    """The ids of all running qemu-system processes."""
+def qemu_processes(cache: Path | None = None) -> set[int]:
+    """The ids of all running qemu-system processes, or of those of one cache folder."""
+    mark = b"" if cache is None else f"IMGTOOLS_CACHE_DIR={cache}\0".encode()
     found = set()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 program = str((entry / "exe").readlink())
+                ours = mark in (entry / "environ").read_bytes()
             except OSError:
                 continue
-            if "qemu-system" in program:
+            if ours and "qemu-system" in program:
                 found.add(int(entry.name))
     return found

@@ -20,7 +20,7 @@ After=local-fs.target
 [Service]
 Type=oneshot
 StandardOutput=tty
-TTYPath=/dev/ttyS0
+TTYPath=/dev/ttyS1
 ExecStart=/bin/sh -c 'echo "came up as $(cat /proc/sys/kernel/hostname) with $(cat /srv/note)"'
 ExecStart=/bin/systemctl --no-block poweroff
 """
@@ -32,7 +32,7 @@ After=ssh.service
 [Service]
 Type=oneshot
 StandardOutput=tty
-TTYPath=/dev/ttyS0
+TTYPath=/dev/ttyS1
 ExecStart=/bin/sh -c 'echo "id $(cat /etc/machine-id)"'
 ExecStart=/bin/sh -c 'echo "sshd $(systemctl is-active ssh.service)"'
 ExecStart=/bin/sh -c 'for key in /etc/ssh/ssh_host_*_key.pub; do echo "key $(cat $key)"; done'
@@ -47,14 +47,17 @@ def overlay(base: Path, disk: Path) -> Path:
 
 
 def boot(*disks: Path) -> list[bytes]:
-    """Boot guests at the same time, until each turns itself off; what they said on ttyS0."""
+    """Boot guests at the same time, until each turns itself off; what they said on ttyS1.
+
+    ttyS0 is the console, where the kernel and systemd write in between.
+    """
     with contextlib.ExitStack() as stack:
         guests = [
             stack.enter_context(
                 subprocess.Popen(
                     ["qemu-system-x86_64", "-M", "q35,accel=tcg", "-cpu", "max", "-m", "1024",
                      "-smp", "2", "-display", "none", "-nodefaults", "-no-reboot",
-                     "-serial", f"file:{disk}.serial",
+                     "-serial", f"file:{disk}.console", "-serial", f"file:{disk}.proof",
                      "-drive", f"file={disk},format=qcow2,if=virtio"],
                 )
             )
@@ -65,7 +68,7 @@ def boot(*disks: Path) -> list[bytes]:
         finally:
             for guest in guests:
                 guest.kill()
-    return [Path(f"{disk}.serial").read_bytes() for disk in disks]
+    return [Path(f"{disk}.proof").read_bytes() for disk in disks]
 
 
 def test_two_clones_of_a_template_are_two_machines(
@@ -89,7 +92,7 @@ ln -s ../proof.service {wants}/proof.service
     ids, keys = [], []
     for said in boot(*clones):
         lines = said.decode(errors="replace").replace("\r", "").splitlines()
-        assert "sshd active" in lines
+        assert "sshd active" in lines, said
         ids += [line for line in lines if re.fullmatch("id [0-9a-f]{32}", line)]
         keys.append({line for line in lines if line.startswith("key ssh-rsa ")})
     assert len(ids) == len(set(ids)) == 2

@@ -51,6 +51,7 @@ def test_an_empty_image(source: Path) -> None:
     assert json.loads(done.stdout)["result"]["required"] == expected["required"]
     # qemu-img times the key derivation, for seconds.
     done = imgtools("image", "measure", "--json", "-O", "luks", source)
+    assert done.code == 0, done.stderr
     assert json.loads(done.stdout)["result"]["required"] > SIZE
 
 
