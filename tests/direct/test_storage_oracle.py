@@ -131,11 +131,9 @@ def test_filesystems(oracle: Oracle) -> None:
     # two libguestfs puts the kernel's into the names of subvolumes: those come after their disk.
     rows, disk = [], ""
     for device, kind in expected.items():
-        if device.startswith("btrfsvol:"):
-            device = re.sub(r"/dev/sd[a-z]+", disk, device)
-        else:
+        if not device.startswith("btrfsvol:"):
             disk = device
-        rows.append((device, kind))
+        rows.append((re.sub(r"^(btrfsvol:)/dev/sd[a-z]+", rf"\1{disk}", device), kind))
     assert [(_below_default(fs.device), fs.type) for fs in found] == rows
     for fs in found:
         if fs.type == "unknown":
