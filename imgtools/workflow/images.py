@@ -11,6 +11,7 @@ from imgtools.errors import UsageError
 from imgtools.image.hold import holding
 from imgtools.model import Disk, DiskRequest
 from imgtools.workflow.opening import files_of_layers, finish_interrupted, resolve_disks
+from imgtools.workflow.unfiled import is_unfiled, open_unfiled
 
 
 @contextlib.contextmanager
@@ -21,13 +22,25 @@ def to_read(
 
     An image whose commit was interrupted is read through its overlay, which is whole.  ``unlock``:
     the caller has the key of images that are encrypted.  Raises what
-    `imgtools.image.chain.resolve_disk` raises, InUseError naming who writes to a layer, and
-    UsageError for a remote disk.
+    `imgtools.image.chain.resolve_disk` raises, InUseError naming who writes to a layer, and for
+    what is no file of this host what `imgtools.workflow.unfiled.open_unfiled` raises.
     """
-    disks = resolve_disks(requests, untrusted=untrusted, unlock=unlock)
-    with holding([(path, False) for disk in disks for path in files_of(disk)]):
+    filed = [request for request in requests if not is_unfiled(request)]
+    disks = resolve_disks(filed, untrusted=untrusted, unlock=unlock)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(
+            holding([(path, False) for disk in disks for path in files_of(disk)])
+        )
         # What was vetted before the lock may have been another file.
-        yield resolve_disks(requests, untrusted=untrusted, unlock=unlock)
+        held = iter(resolve_disks(filed, untrusted=untrusted, unlock=unlock))
+        others: dict[int, Disk] = {}
+        for index, request in enumerate(requests):
+            if is_unfiled(request):
+                folder = stack.enter_context(private_folder())
+                others[index] = open_unfiled(request, folder, untrusted=untrusted)
+        yield tuple(
+            others[index] if index in others else next(held) for index in range(len(requests))
+        )
 
 
 @contextlib.contextmanager

@@ -32,8 +32,9 @@ def resolve_disks(
 
 
 def files_of_layers(layers: Iterable[ImageLayer]) -> list[Path]:
-    """The files of each layer, its own first."""
-    return [path for layer in layers for path in (layer.path, *layer.extents)]
+    """The files of each layer, its own first; a layer that is no file has none."""
+    filed = (layer for layer in layers if layer.node is None)
+    return [path for layer in filed for path in (layer.path, *layer.extents)]
 
 
 def finish_interrupted(path: Path, *, untrusted: bool) -> Interrupted | None:
