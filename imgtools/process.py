@@ -141,7 +141,7 @@ def running(argv: Sequence[str], *, pass_fds: Sequence[int] = ()) -> Iterator[Ch
 
 
 @contextlib.contextmanager
-def streaming(argv: Sequence[str]) -> Iterator[IO[bytes]]:
+def streaming(argv: Sequence[str], *, pass_fds: Sequence[int] = ()) -> Iterator[IO[bytes]]:
     """Run ``argv`` beside the block, which reads its stdout to the end.
 
     Raises MissingToolError, and ToolError after the block when the program failed.
@@ -149,7 +149,9 @@ def streaming(argv: Sequence[str]) -> Iterator[IO[bytes]]:
     program = find_tool(argv[0])
     with (
         tempfile.TemporaryFile() as err,
-        _spawned([program, *argv[1:]], stdout=subprocess.PIPE, stderr=err) as child,
+        _spawned(
+            [program, *argv[1:]], stdout=subprocess.PIPE, stderr=err, pass_fds=pass_fds
+        ) as child,
     ):
         assert child.stdout is not None
         try:

@@ -16,6 +16,11 @@ _OPTIONS = re.compile(
 _KEY = re.compile(r"Invalid password|cannot unlock any keyslot")
 
 
+def wrong_key(text: str) -> bool:
+    """True for qemu-img's words about a key that opens nothing."""
+    return _KEY.search(text) is not None
+
+
 def failure(error: ToolError, about: str, names: Mapping[str, str]) -> ImgtoolsError:
     """The error to raise for one of qemu-img that made or measured a new image.
 
@@ -29,7 +34,7 @@ def failure(error: ToolError, about: str, names: Mapping[str, str]) -> ImgtoolsE
         text = f"{about}: {text}"
     if any(word in text for word in _SPACE):
         return SpaceError(f"{text}; nothing was kept", hint="free some space, or write elsewhere")
-    if _KEY.search(text):
+    if wrong_key(text):
         return EncryptedError(f"{text}: the key does not open it", hint="check the key")
     if _OPTIONS.search(text):
         return UsageError(text, hint="the options of a format: qemu-img create -f FORMAT -o help")

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from imgtools.errors import ToolError
+from imgtools.image.secret import Secrets
 from imgtools.nodes import Node, spec
 from imgtools.process import run
 
@@ -53,17 +54,20 @@ def info(path: Path, image_format: str) -> QemuInfo:
     return _record(_info(words, f"qemu-img cannot read {path}: ", str(path)))
 
 
-def node_size(node: Node) -> int:
+def node_size(node: Node, keys: Secrets = Secrets()) -> int:  # noqa: B008 (immutable)
     """The size in bytes of what qemu-img opens as ``node``.  Raises as `info` does."""
-    return _record(_info([spec(node)], "", "")).virtual_size
+    return _record(_info([*keys.words, spec(node)], "", "", keys.fds)).virtual_size
 
 
-def _info(words: Sequence[str], about: str, name: str) -> Mapping[str, object]:
+def _info(
+    words: Sequence[str], about: str, name: str, pass_fds: Sequence[int] = ()
+) -> Mapping[str, object]:
     completed = run(
         ["qemu-img", "info", "--output=json", *words],
         timeout=TIMEOUT,
         max_output=MAX_OUTPUT,
         check=False,
+        pass_fds=pass_fds,
     )
     if completed.returncode != 0:
         raise ToolError(f"{about}{completed.last_error_line()}")

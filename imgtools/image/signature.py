@@ -109,4 +109,6 @@ def has_dmg_trailer(source: Source) -> bool:
 
     qemu goes by the name alone; a guest that can write the end of its raw disk cannot rename it.
     """
-    return source.path.suffix.lower() == ".dmg" and source.peek(source.size - KOLY_SIZE, 12) == KOLY + struct.pack(">II", 4, KOLY_SIZE)
+    return source.path.suffix.lower() == ".dmg" and source.peek(
+        source.size - KOLY_SIZE, 12
+    ) == KOLY + struct.pack(">II", 4, KOLY_SIZE)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from imgtools.errors import ImageError
 from imgtools.image.header import ImageHeader, Problem
-from imgtools.image.signature import KOLY, KOLY_SIZE, koly_offset
+from imgtools.image.signature import KOLY_SIZE, koly_offset
 from imgtools.image.source import Source
 
 MAX_LIST = 16 << 20  # bytes, as in qemu
@@ -32,11 +32,11 @@ BY_MODULE = frozenset({"bzip2", "lzfse"})
 
 
 class Chunk(NamedTuple):
-    """Sectors ``sector`` to ``sector + count`` of the disk, in bytes of the file."""
+    """Sectors ``sector`` to ``sector + sectors`` of the disk, in bytes of the file."""
 
     kind: int
     sector: int
-    count: int
+    sectors: int
     offset: int
     length: int
 
@@ -101,9 +101,7 @@ def _chunks(source: Source, trailer: bytes, at: int) -> list[Chunk]:
             continue
         first, _count, place = struct.unpack(">QQQ", table[8:32])
         end = 204 + (len(table) - 204) // 40 * 40
-        for kind, _, sector, count, offset, length in struct.iter_unpack(
-            ">IIQQQQ", table[204:end]
-        ):
+        for kind, _, sector, count, offset, length in struct.iter_unpack(">IIQQQQ", table[204:end]):
             if kind not in (_COMMENT, _END):
                 where = data_fork + place + offset
                 chunks.append(Chunk(kind, first + sector, count, where, length))
@@ -160,7 +158,7 @@ def _problems(chunks: list[Chunk], sectors: int, at: int) -> Iterator[Problem]:
             return
         # qemu has room for the bytes, and would show what lies behind it in its memory.
         if kind == _RAW and length != count * 512:
-            yield Problem(code="dmg.table", message="damaged: a chunk is not as long as its sectors")
+            yield Problem(code="dmg.table", message="damaged: a chunk is not of its length")
             return
         if offset + length > at:
             message = f"truncated: a chunk at {offset} is beyond the end of the data"

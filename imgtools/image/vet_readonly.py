@@ -91,7 +91,9 @@ def vet_cloop(source: Source, *, stated: bool) -> ImageHeader:
         offsets = _words(table, "Q", "big")
         if any(after < before for before, after in pairwise(offsets)):
             bad("table", "damaged: its blocks are not in order")
-        elif max((after - before for before, after in pairwise(offsets)), default=0) > 2 * MAX_BLOCK:
+        elif (
+            max((after - before for before, after in pairwise(offsets)), default=0) > 2 * MAX_BLOCK
+        ):
             bad("table", "damaged: a block of more than 128 MiB")
         elif offsets[-1] > source.size:
             bad("truncated", f"truncated: the file has {source.size} bytes and lacks blocks")

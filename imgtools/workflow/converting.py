@@ -12,13 +12,11 @@ from imgtools.errors import UsageError
 from imgtools.image.convert import Source, Writing, check_size, convert, cut_to
 from imgtools.image.header import ImageHeader, Snapshot
 from imgtools.image.job import Report
-from imgtools.image.measure import measure
 from imgtools.image.newfile import new_file
-from imgtools.image.readable import find_snapshot, source_node
+from imgtools.image.readable import find_snapshot, header_of, opened_size, source_node
 from imgtools.image.same import refuse_difference
 from imgtools.image.secret import SOURCE, TARGET, Secrets, secrets
 from imgtools.image.target import complete_options
-from imgtools.image.vet import vet
 from imgtools.model import Disk, DiskRequest, ImageLayer, Notice
 from imgtools.nodes import Node, chain_node
 from imgtools.workflow.images import files_of, private_folder, to_read
@@ -121,7 +119,7 @@ def convert_image(request: DiskRequest, target: Path, how: How, show: Show) -> C
         private_folder() as folder,
         secrets(given) as keys,
     ):
-        header = vet(disk.layers[0].path, disk.layers[0].format)
+        header = header_of(disk)
         job = _job(disk, header, target, how, show, folder, keys)
         if how.no_create or target.is_block_device():
             from imgtools.workflow.overwriting import overwrite
@@ -154,7 +152,7 @@ def _job(
     snapshot = None if how.snapshot is None else find_snapshot(header, how.snapshot)
     if how.writing.bitmaps and not header.bitmaps:
         raise UsageError(f"{disk.name}: holds no bitmaps", hint="leave --bitmaps out")
-    node = source_node(disk, folder, key=how.source_key is not None)
+    node = source_node(disk, folder, key=None if how.source_key is None else SOURCE)
     options = complete_options(
         how.target_format,
         how.options,
@@ -174,10 +172,7 @@ def _job(
 
 def _size(disk: Disk, node: Node, keys: Secrets, snapshot: Snapshot | None, how: How) -> int:
     """The size of the copy, in whole sectors as qemu has it."""
-    size = disk.layers[0].virtual_size
-    if node["driver"] == "luks":
-        # What is behind its header.
-        return measure(node, "raw", {}, name=disk.name, keys=keys).fully_allocated
+    size = opened_size(disk, node, keys)
     if snapshot is not None and snapshot.virtual_size not in (None, size):
         assert snapshot.virtual_size is not None
         if snapshot.virtual_size > size or not _can_cut(how):

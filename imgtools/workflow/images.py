@@ -28,9 +28,7 @@ def to_read(
     filed = [request for request in requests if not is_unfiled(request)]
     disks = resolve_disks(filed, untrusted=untrusted, unlock=unlock)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(
-            holding([(path, False) for disk in disks for path in files_of(disk)])
-        )
+        stack.enter_context(holding([(path, False) for disk in disks for path in files_of(disk)]))
         # What was vetted before the lock may have been another file.
         held = iter(resolve_disks(filed, untrusted=untrusted, unlock=unlock))
         others: dict[int, Disk] = {}

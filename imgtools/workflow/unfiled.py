@@ -1,8 +1,8 @@
 """Disks to read that are no image files: what a URI names, and a folder shown as a FAT (vvfat).
 
 A folder is given as ``DIR``, or as qemu has it: ``[fat:][12:|16:|32:][floppy:]DIR``.  qemu's vvfat
-follows symbolic links (it uses stat(2)) and opens whatever it meets, so the folder is looked through
-first; a stranger's word never names one.
+follows symbolic links (it uses stat(2)) and opens whatever it meets, so the folder is looked
+through first; a stranger's word never names one.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from imgtools.cli.image.sizes import Size, SizeCommand
+from imgtools.cli.image.words import SOURCE, Size, SizeCommand, format_option
 from imgtools.cli.options import Output, make_request, output_options
 from imgtools.cli.render import finish, print_json
 from imgtools.errors import OutputError, UsageError
@@ -30,11 +30,11 @@ OFFSET and LENGTH are bytes of the disk as the guest sees it; k, M, G, T, P, E a
 )
 @click.option("-o", "--output", "target", metavar="FILE", help="Write to FILE, not to stdout.")
 @click.option("--force", is_flag=True, help="Overwrite FILE.")
-@click.option("--format", "image_format", metavar="FORMAT", help="Format of the image.")
+@format_option("-f", "--format", "image_format", kind=SOURCE, help="Format of the image.")
 @click.option("--untrusted", is_flag=True, help="Follow no reference out of its folder.")
 @output_options()
 @click.argument("image")
-@click.argument("offset", type=Size(zero=True))
+@click.argument("offset", type=Size(least=0))
 @click.argument("length", type=Size())
 def command(
     *,
@@ -51,7 +51,7 @@ def command(
     from imgtools.image.newfile import new_file
     from imgtools.workflow.image_bytes import read_range, save
 
-    request = make_request(image, known_format(image_format))
+    request = make_request(image, image_format)
     pieces = read_range(request, offset, length, untrusted=untrusted)
     if target is None:
         if output.json or sys.stdout.isatty():
@@ -70,14 +70,3 @@ def command(
         document = {"image": image, "offset": offset, "length": length, "output": target}
         print_json("image-read", document)
     return finish(output, ())
-
-
-def known_format(name: str | None) -> str | None:
-    """The format of ``--format``.  Raises UsageError for an unknown one."""
-    from imgtools.model import KNOWN_FORMATS
-
-    name = "vpc" if name == "vhd" else name
-    if name is None or name in KNOWN_FORMATS:
-        return name
-    known = ", ".join(KNOWN_FORMATS)
-    raise UsageError(f"--format {name}: unknown image format", hint=f"known: {known}")
