@@ -54,7 +54,7 @@ def source_node(disk: Disk, folder: Path, *, key: str | None = None, index: int 
         if is_luks and disk.request.format == "luks":
             raise UsageError(
                 f"{disk.name}: -f luks needs a key",
-                hint="give it in a file, see --help; -f raw takes it as it is, encrypted",
+                hint="--key-file or --source-key-file FILE; -f raw takes it as it is, encrypted",
             )
         return node
     used = is_luks

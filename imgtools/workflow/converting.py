@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from imgtools.appliance.remote import shown
 from imgtools.errors import UsageError
 from imgtools.image.convert import Source, Writing, check_size, convert, cut_to
 from imgtools.image.header import ImageHeader, Snapshot
@@ -51,9 +52,12 @@ class How:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Converted:
-    """A copy that was made; sizes in bytes, ``actual_size`` as the host stores it."""
+    """A copy that was made; sizes in bytes, ``actual_size`` as the host stores it.
 
-    source: Path
+    ``source`` is a path, or the URI without its password.
+    """
+
+    source: Path | str
     source_format: str
     target: Path
     target_format: str
@@ -129,7 +133,7 @@ def convert_image(request: DiskRequest, target: Path, how: How, show: Show) -> C
         else:
             more, stored = (), _make(job, folder)
         return Converted(
-            source=disk.layers[0].path if disk.request.path is None else disk.request.path,
+            source=disk.request.path or shown(disk.name),
             source_format=header.format,
             target=target,
             target_format=how.target_format,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -93,32 +92,33 @@ def _folder_node(request: DiskRequest, folder: Path, *, untrusted: bool) -> tupl
 def _look_through(top: Path) -> None:
     """Raise RefusedError for what qemu would follow out of the folder, or be blocked by."""
     real = Path(os.path.realpath(top))
-    for count, entry in enumerate(_entries(top)):
-        if count >= MAX_FILES:
-            raise RefusedError(f"{top}: more than {MAX_FILES} files do not go into a FAT")
-        if entry.is_symlink() and not Path(os.path.realpath(entry)).is_relative_to(real):
-            raise RefusedError(
-                f"{entry.path}: is a link out of the folder, which a FAT would show",
-                hint="remove it, or copy what it points to",
-            )
-        kind = entry.stat().st_mode
-        if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
-            raise RefusedError(f"{entry.path}: is neither a file nor a folder")
+    try:
+        for count, entry in enumerate(_entries(top)):
+            if count >= MAX_FILES:
+                raise RefusedError(f"{top}: more than {MAX_FILES} files do not go into a FAT")
+            if entry.is_symlink() and not _stays(entry, real):
+                raise RefusedError(
+                    f"{entry.path}: is a link out of the folder, or to no file",
+                    hint="remove it, or copy what it points to",
+                )
+            if not entry.is_dir() and not entry.is_file():
+                raise RefusedError(f"{entry.path}: is neither a file nor a folder")
+    except OSError as error:
+        raise ImageUnreadableError(f"{error.filename}: {error.strerror}") from error
+
+
+def _stays(link: os.DirEntry[str], folder: Path) -> bool:
+    return link.is_file() and Path(os.path.realpath(link)).is_relative_to(folder)
 
 
 def _entries(top: Path) -> Iterator[os.DirEntry[str]]:
     todo = [os.fspath(top)]
-    try:
-        while todo:
-            with os.scandir(todo.pop()) as entries:
-                for entry in entries:
-                    yield entry
-                    if entry.is_symlink() and entry.is_dir():
-                        raise RefusedError(f"{entry.path}: is a link to a folder")
-                    if entry.is_dir():
-                        todo.append(entry.path)
-    except OSError as error:
-        raise ImageUnreadableError(f"{error.filename}: {error.strerror}") from error
+    while todo:
+        with os.scandir(todo.pop()) as entries:
+            for entry in entries:
+                yield entry
+                if entry.is_dir(follow_symlinks=False):
+                    todo.append(entry.path)
 
 
 def _size(request: DiskRequest, node: Node) -> int:
