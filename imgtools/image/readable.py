@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from imgtools.errors import SnapshotNotFoundError, UsageError
+from imgtools.errors import ImageUnsupportedError, SnapshotNotFoundError, UsageError
 from imgtools.image.header import ImageHeader, Snapshot
 from imgtools.image.qemu import node_size
 from imgtools.image.secret import Secrets
@@ -59,6 +59,7 @@ def source_node(disk: Disk, folder: Path, *, key: str | None = None, index: int 
         return node
     used = is_luks
     if is_luks:
+        _refuse_luks2(disk)
         node.update({"driver": "luks", "key-secret": key})
     used |= _unlock(node, layers, key)
     if not used:
@@ -77,6 +78,15 @@ def _is_luks(disk: Disk) -> bool:
     if path is None or disk.pending or stated not in (None, "luks"):
         return False
     return vet(path, stated).format == "luks"
+
+
+def _refuse_luks2(disk: Disk) -> None:
+    path = disk.layers[0].path
+    if vet(path, "luks").version != 1:
+        raise ImageUnsupportedError(
+            f"{disk.name}: qemu-img opens LUKS of version 1 only",
+            hint=f"cryptsetup open {path} NAME, and use /dev/mapper/NAME with -f raw",
+        )
 
 
 def _encryption(layer: ImageLayer) -> str | None:
