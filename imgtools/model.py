@@ -68,6 +68,11 @@ class DiskRequest:
         """What to call this disk in messages."""
         return self.uri if self.uri is not None else str(self.path)
 
+    @property
+    def unfiled(self) -> bool:
+        """True for what is no image file or block device of this host."""
+        return self.path is None or self.format in UNFILED_FORMATS
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeySpec:

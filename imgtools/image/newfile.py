@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -70,6 +69,8 @@ def partial_folder(target: Path) -> Path:
     """Where `new_file` makes ``target``."""
     name = f".{target.name}{SUFFIX}"
     if len(os.fsencode(name)) > _LONGEST:
+        import hashlib  # which takes its time to load, for a name that hardly anybody has
+
         name = f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()}{SUFFIX}"
     return target.absolute().parent / name
 

@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from imgtools.appliance.remote import shown
 from imgtools.errors import UsageError
 from imgtools.image.convert import Source, Writing, check_size, convert, cut_to
 from imgtools.image.header import ImageHeader, Snapshot
@@ -133,7 +132,7 @@ def convert_image(request: DiskRequest, target: Path, how: How, show: Show) -> C
         else:
             more, stored = (), _make(job, folder)
         return Converted(
-            source=disk.request.path or shown(disk.name),
+            source=disk.request.path or disk.name,
             source_format=header.format,
             target=target,
             target_format=how.target_format,

@@ -11,7 +11,6 @@ from imgtools.errors import UsageError
 from imgtools.image.hold import holding
 from imgtools.model import Disk, DiskRequest
 from imgtools.workflow.opening import files_of_layers, finish_interrupted, resolve_disks
-from imgtools.workflow.unfiled import is_unfiled, open_unfiled
 
 
 @contextlib.contextmanager
@@ -25,20 +24,23 @@ def to_read(
     `imgtools.image.chain.resolve_disk` raises, InUseError naming who writes to a layer, and for
     what is no file of this host what `imgtools.workflow.unfiled.open_unfiled` raises.
     """
-    filed = [request for request in requests if not is_unfiled(request)]
+    filed = [request for request in requests if not request.unfiled]
     disks = resolve_disks(filed, untrusted=untrusted, unlock=unlock)
     with contextlib.ExitStack() as stack:
         stack.enter_context(holding([(path, False) for disk in disks for path in files_of(disk)]))
         # What was vetted before the lock may have been another file.
         held = iter(resolve_disks(filed, untrusted=untrusted, unlock=unlock))
-        others: dict[int, Disk] = {}
-        for index, request in enumerate(requests):
-            if is_unfiled(request):
-                folder = stack.enter_context(private_folder())
-                others[index] = open_unfiled(request, folder, untrusted=untrusted)
         yield tuple(
-            others[index] if index in others else next(held) for index in range(len(requests))
+            _unfiled(request, stack, untrusted=untrusted) if request.unfiled else next(held)
+            for request in requests
         )
+
+
+def _unfiled(request: DiskRequest, stack: contextlib.ExitStack, *, untrusted: bool) -> Disk:
+    from imgtools.workflow.unfiled import open_unfiled
+
+    folder = stack.enter_context(private_folder())
+    return open_unfiled(request, folder, untrusted=untrusted)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from imgtools.appliance.remote import remote_node, shown
@@ -23,16 +24,11 @@ from imgtools.errors import (
     UsageError,
 )
 from imgtools.image.qemu import node_size
-from imgtools.model import UNFILED_FORMATS, Disk, DiskRequest, ImageLayer
+from imgtools.model import Disk, DiskRequest, ImageLayer
 from imgtools.nodes import Node, json_name, spec
 
 MAX_FILES = 1 << 16
 _FOLDER = re.compile(r"(?:fat:)?(?:(12|16|32):)?(floppy:)?(.+)", re.DOTALL)
-
-
-def is_unfiled(request: DiskRequest) -> bool:
-    """True for what is no file or block device of this host."""
-    return request.path is None or request.format in UNFILED_FORMATS
 
 
 def open_unfiled(request: DiskRequest, folder: Path, *, untrusted: bool) -> Disk:
@@ -48,7 +44,9 @@ def open_unfiled(request: DiskRequest, folder: Path, *, untrusted: bool) -> Disk
         path, node = _remote_node(request, folder)
     name = "vvfat" if request.format == "vvfat" else node["driver"]
     layer = ImageLayer(path=path, format=name, virtual_size=_size(request, node), node=node)
-    return Disk(request=request, layers=(layer,), uri=request.uri)
+    if request.uri is not None:  # a password stays out of what is shown
+        request = replace(request, uri=shown(request.uri))
+    return Disk(request=request, layers=(layer,))
 
 
 def _remote_node(request: DiskRequest, folder: Path) -> tuple[Path, Node]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -95,6 +94,8 @@ class Size(_Type):
         found = _SIZE.fullmatch(value[len(sign) :])
         if found is None:
             self.fail(f"{value}: no size: {_HINT}", param, ctx)
+        from fractions import Fraction  # which takes its time to load
+
         power = " kmgtpe".find(found[2].lower() or " ")
         exact = Fraction(found[1]) * 1024 ** max(0, power)
         if exact.denominator != 1:
