@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 AMPLE = 256 << 20  # bytes
 # qemu's parallels driver takes so much ahead, until it closes the file (prealloc-size).
 PARALLELS_AHEAD = 128 << 20
+# Bytes of the disk to a byte of its table, which is there from the beginning: an entry of four
+# bytes for each MiB (block/vdi.c, block/parallels.c), or for two (block/vpc.c).
+_COVERED = {"vdi": 1 << 18, "parallels": 1 << 18, "vpc": 1 << 19}
 
 
 def check_space(job: Job) -> None:
@@ -60,7 +63,8 @@ def _needed(job: Job) -> int:
         return job.size
     # "Required" is fully allocated without the clusters that hold no data.
     data = max(0, job.size - (found.fully_allocated - found.required))
-    return data + (PARALLELS_AHEAD if how.target_format == "parallels" else 0)
+    tables = job.size // _COVERED[how.target_format] if how.target_format in _COVERED else 0
+    return data + tables + (PARALLELS_AHEAD if how.target_format == "parallels" else 0)
 
 
 def _mib(size: int) -> str:

@@ -18,6 +18,7 @@ from imgtools.errors import (
     ImageError,
     ImageNotFoundError,
     ImageUnreadableError,
+    ImageUnsupportedError,
     ImgtoolsError,
     RefusedError,
     ToolError,
@@ -129,5 +130,10 @@ def _size(request: DiskRequest, node: Node) -> int:
 def _refused(request: DiskRequest, node: Node, error: ToolError) -> ImgtoolsError:
     name = request.name if request.uri is None else shown(request.uri)
     text = error.message.replace(spec(node), name).removeprefix("qemu-img: ")
+    if "Unknown driver" in text:
+        return ImageUnsupportedError(
+            f"{name}: this qemu-img has no driver for it",
+            hint="apt install qemu-block-extra, or copy the image here first",
+        )
     hint = "is the server running, and the export's name right?" if request.uri else ""
     return ImageError(f"{name}: {text.removeprefix(f'Could not open {name!r}: ')}", hint=hint)
