@@ -12,8 +12,10 @@ import pytest
 
 from imgtools.errors import ImageError
 from imgtools.image.job import silent
+from imgtools.image.options import options_of
 from imgtools.image.same import refuse_difference
 from imgtools.image.secret import Secrets
+from imgtools.image.target import WRITABLE
 from imgtools.nodes import file_node
 from tests.cli import PROGRAM, imgtools
 from tests.direct.image.disks import (
@@ -43,7 +45,7 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def sources(disk: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The same disk in every format, made by qemu-img."""
+    """The same disk in every format that needs no key, made by qemu-img."""
     folder = tmp_path_factory.mktemp("sources")
     made = {}
     for name in FORMATS:
@@ -64,7 +66,7 @@ def qcow2(disk: Path, tmp_path: Path) -> Path:
 def test_every_format_becomes_every_other(
     target_format: str, sources: dict[str, Path], disk: Path, tmp_path: Path
 ) -> None:
-    """All sources in one run: the process's start would be most of the time."""
+    """All sources in one run: the process's start would be most of the time.  LUKS is below."""
     content = digest(disk)
     before = {name: digest(path) for name, path in sources.items()}
     folder = tmp_path / "copies"
@@ -78,6 +80,33 @@ def test_every_format_becomes_every_other(
         assert raw_digest(target, target_format, tmp_path / "scratch") == content, name
         assert info(target, target_format)["virtual-size"] == SIZE
     assert {name: digest(path) for name, path in sources.items()} == before
+
+
+def test_luks_becomes_every_format_and_every_format_luks(
+    sources: dict[str, Path], disk: Path, tmp_path: Path
+) -> None:
+    """Onto a container that is there: to make one takes seconds, in which qemu times its keys."""
+    key, locked = tmp_path / "key", tmp_path / "locked.luks"
+    key.write_text("secret")
+    words = ["-o", "iter-time=10", "--target-key-file", key]
+    done = imgtools("convert", "-O", "luks", *words, disk, locked)
+    assert (done.code, done.stderr) == (0, "")
+    header = locked.read_bytes()[:-SIZE]
+    opened = f"driver=luks,key-secret=s,file.filename={locked}"
+    secret = ["--object", "secret,id=s,data=secret", "--image-opts"]
+    content = digest(disk)
+    for name in FORMATS:
+        target = tmp_path / f"copy.{name}"
+        words = ["-O", name, "--source-key-file", key]
+        done = imgtools("convert", *words, locked, target)
+        assert (done.code, done.stderr) == (0, ""), name
+        assert same(target, name, disk, "raw"), name
+        locked.write_bytes(header + bytes(SIZE))  # which no key decrypts to the disk
+        words = ["-n", "--force", "-O", "luks", "--target-key-file", key]
+        done = imgtools("convert", *words, sources[name], locked)
+        assert (done.code, done.stderr) == (0, ""), name
+        qemu_img("convert", *secret, "-O", "raw", opened, tmp_path / "back")
+        assert digest(tmp_path / "back") == content, name
 
 
 @pytest.mark.parametrize(
@@ -473,3 +502,11 @@ def test_both_names_are_one_command() -> None:
     names = [["image", "convert"], ["convert"]]
     one, other = (imgtools(*words, "--help").lines[1:] for words in names)
     assert one == other
+
+
+def test_the_formats_are_all_that_this_qemu_img_can_make() -> None:
+    """Of files: the names of drivers that make nothing, or are protocols, have no such options."""
+    said = qemu_img("--help").rpartition("Supported formats:")[2].splitlines()[0].split()
+    protocols = {"file", "host_device", "rbd", "nfs", "gluster", "ssh", "nvme", "nbd", "host_cdrom"}
+    made = {name for name in said if name not in protocols and options_of(name)}
+    assert made == {*FORMATS, "luks"} == set(WRITABLE)
