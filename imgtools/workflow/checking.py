@@ -25,7 +25,7 @@ from imgtools.image.newfile import new_file, refuse_existing
 from imgtools.model import DiskRequest, Notice
 from imgtools.nodes import chain_node
 from imgtools.transaction.record import has_record
-from imgtools.workflow.held import refuse_running
+from imgtools.workflow.held import held, refuse_running
 from imgtools.workflow.images import private_folder
 from imgtools.workflow.opening import finish_interrupted
 from imgtools.workflow.shellwords import command_line
@@ -72,8 +72,7 @@ def undo(request: DiskRequest, kept_file: Path, *, force: bool) -> None:
     path = _path(request)
     kept = read_kept(kept_file)
     refuse_running([path])
-    with holding([(path, True)]) as (hold,):
-        hold.take_exclusive()
+    with held([path]):
         restore(kept, path, force=force)
 
 
@@ -99,10 +98,8 @@ def _repair(
     finish_interrupted(path, untrusted=untrusted)
     link = _link(request, untrusted=untrusted)
     files = (path, *link.extents)
-    with holding([(one, True) for one in files]) as holds, private_folder() as folder:
+    with held(files) as holds, private_folder() as folder:
         link = _link(request, untrusted=untrusted)
-        for hold in holds:
-            hold.take_exclusive()
         before = _before(request, link, folder)
         if before is not None and before.fine:
             return before
