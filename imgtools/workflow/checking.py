@@ -86,6 +86,13 @@ def _look(request: DiskRequest, *, untrusted: bool) -> Checked:
     with holding([(one, False) for one in (path, *link.extents)]), private_folder() as folder:
         link = _link(request, untrusted=untrusted)
         found = run_check(path, chain_node([link.layer()], folder))
+    if found.counts_only:
+        line = command_line(["imgtools", "recover", path])
+        message = (
+            f"{path}: counts of clusters are too high, as a killed run leaves them; no data is at "
+            f"risk, and this sets them right: {line}"
+        )
+        notices.append(Notice(code="image.counts", message=message))
     return _checked(request, link.header, found, notices=tuple(notices))
 
 

@@ -25,7 +25,7 @@ struct page {
     long torn;                 /* 1: a large write is done to the half */
     long count;                /* how many calls there were */
     long dead;                 /* the process that died: nobody else may change anything then */
-    long root;                 /* the process that was started first */
+    long root;                 /* imgtools itself, which says so (forker.py) */
     unsigned char large[MOST]; /* by its number: a write that can be torn */
 };
 
@@ -48,7 +48,6 @@ __attribute__((constructor)) static void begin(void)
         abort();
     close(fd);
     page = found;
-    __sync_bool_compare_and_swap(&page->root, 0, (long)getpid());
 }
 
 static void die(void)

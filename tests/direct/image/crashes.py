@@ -11,25 +11,29 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import json
 import mmap
 import os
 import shutil
 import struct
 import subprocess
+import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from imgtools.cli.main import run as run_here
 from tests.appliance.kills import wait_gone
-from tests.cli import PROGRAM
 
 KILLS = 50
 """Kills of one loop, at as many different points, or at all of them where there are fewer."""
 _HEAD = struct.Struct("5l")  # struct page of crash.c
 _MOST = 65536
+
+
+Words = Sequence[str | Path]
 
 
 class Point(NamedTuple):
@@ -49,19 +53,38 @@ def _library() -> Path:
 
 
 class Crasher:
-    """Runs imgtools so that it dies when it changes something in ``folder``."""
+    """Runs imgtools so that it dies when it changes something in ``folder``.
+
+    The runs are forks of one process that has imported everything: what a run costs is its work.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder.resolve()
         self._page = Path(tempfile.mkdtemp(prefix="imgtools-crash-")) / "page"
         with self._page.open("wb") as stream:
             stream.truncate(_HEAD.size + _MOST)
+        environment = {
+            **os.environ,
+            "IMGTOOLS_CONFIG": os.devnull,
+            "LD_PRELOAD": os.fspath(_library()),
+            "CRASH_PAGE": os.fspath(self._page),
+            "CRASH_FOLDER": f"{folder.resolve()}/",
+        }
+        self._forker = subprocess.Popen(
+            [sys.executable, Path(__file__).with_name("forker.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+        )
 
     def close(self) -> None:
-        """Remove what is shared with the runs."""
+        """End the process, and remove what is shared with the runs."""
+        with self._forker:
+            assert self._forker.stdin is not None
+            self._forker.stdin.close()
         shutil.rmtree(self._page.parent)
 
-    def points(self, words: list[str | Path]) -> list[Point]:
+    def points(self, words: Words) -> list[Point]:
         """Run ``words`` to the end, which must succeed: the points at which it can die."""
         assert self._run(words, 0, torn=False) == 0
         page = self._page.read_bytes()
@@ -74,7 +97,7 @@ class Crasher:
                 found.append(Point(call, torn=True))
         return found
 
-    def kill(self, words: list[str | Path], point: Point) -> bool:
+    def kill(self, words: Words, point: Point) -> bool:
         """Run ``words`` and die at ``point``; False if the run ended without getting there."""
         code = self._run(words, point.call, torn=point.torn)
         assert code in (0, -9), code
@@ -82,25 +105,14 @@ class Crasher:
             assert wait_gone(dead)  # a qemu-img that is still dying has its locks
         return code == -9
 
-    def _run(self, words: list[str | Path], at: int, *, torn: bool) -> int:
+    def _run(self, words: Words, at: int, *, torn: bool) -> int:
         with self._page.open("r+b") as stream, mmap.mmap(stream.fileno(), 0) as page:
             page[:] = _HEAD.pack(at, torn, 0, 0, 0) + bytes(len(page) - _HEAD.size)
-            environment = {
-                **os.environ,
-                "IMGTOOLS_CONFIG": os.devnull,
-                "LD_PRELOAD": os.fspath(_library()),
-                "CRASH_PAGE": os.fspath(self._page),
-                "CRASH_FOLDER": f"{self._folder}/",
-            }
-            done = subprocess.run(
-                [PROGRAM, *words],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env=environment,
-                check=False,
-            )
-            return done.returncode
+        assert self._forker.stdin is not None
+        assert self._forker.stdout is not None
+        self._forker.stdin.write(json.dumps([str(word) for word in words]).encode() + b"\n")
+        self._forker.stdin.flush()
+        return int(self._forker.stdout.readline())
 
 
 @contextlib.contextmanager
@@ -121,7 +133,7 @@ def spread(points: list[Point], count: int) -> list[Point]:
 
 
 def kill_loop(
-    words: list[str | Path],
+    words: Words,
     images: list[Path],
     look: Callable[[], str],
     *,

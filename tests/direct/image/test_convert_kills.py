@@ -63,7 +63,7 @@ def test_killed_at_any_point(
     reset()
     outcomes: Counter[str] = Counter()
     with crashing(target.parent) as crasher:
-        for point in spread(crasher.points(argv), KILLS // 2):
+        for point in spread(crasher.points(argv), KILLS // len(WAYS) + 1):
             old = reset()
             crasher.kill(argv, point)
             assert digest(source) == before

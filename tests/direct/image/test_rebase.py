@@ -328,10 +328,10 @@ def test_random_chains(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("way", ["rebase", "flatten"])
 def test_killed_anywhere_it_shows_the_same_and_can_be_finished(tmp_path: Path, way: str) -> None:
-    size, step = 4 * MIB, MIB // 8
+    size, step = 6 * MIB, MIB // 8
     # Pieces here and there, so that each is a write of its own.
     old = raw(tmp_path / "old.img", size, *((1, at, step // 2) for at in range(0, size, step)))
-    raw(tmp_path / "new.img", size, (2, MIB, 2 * MIB))
+    raw(tmp_path / "new.img", size, (2, MIB, 4 * MIB))
     overlay = make(tmp_path / "o.qcow2", size, backing=str(old), image_format="raw")
     write(overlay, (9, MIB + step, 2 * step))
     before, start = content(overlay), overlay.stat().st_size
@@ -349,7 +349,7 @@ def test_killed_anywhere_it_shows_the_same_and_can_be_finished(tmp_path: Path, w
         assert backing(overlay)[0] == (str(tmp_path / "new.img") if way == "rebase" else None)
         return "half-way" if grown and name == str(old) else "before or after"
 
-    kills = KILLS if way == "rebase" else KILLS // 2
+    kills = KILLS if way == "rebase" else KILLS // 3
     outcomes = kill_loop(words, [overlay], look, kills=kills)
     assert outcomes["killed"] >= kills, outcomes
     assert outcomes["half-way"], outcomes

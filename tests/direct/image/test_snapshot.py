@@ -22,7 +22,7 @@ from tests.direct.image.chains import (
     result,
     write,
 )
-from tests.direct.image.crashes import here, kill_loop
+from tests.direct.image.crashes import KILLS, here, kill_loop
 
 pytestmark = pytest.mark.direct
 
@@ -211,7 +211,7 @@ def test_killed_anywhere_it_is_the_old_state_or_the_new(tmp_path: Path, resized:
         assert content(copy) == old
         return found
 
-    outcomes = kill_loop(words, [image], look)
+    outcomes = kill_loop(words, [image], look, kills=KILLS // 3 if resized else KILLS)
     assert outcomes["old"], outcomes
     assert outcomes["new"], outcomes
 
