@@ -117,7 +117,7 @@ def _repair(
             found = run_check(path, node, repair)
             for hold in holds:
                 hold.sync()
-        kept = _settle(path, target, mtime=repair == "leaks")
+            kept = _settle(path, target, mtime=repair == "leaks")
         header = _link(request, untrusted=untrusted).header
     notices = _of_overlays(path) if repair == "all" and kept is not None else ()
     return _checked(request, header, found, kept=kept, notices=notices)
@@ -165,13 +165,31 @@ def _settle(path: Path, target: Path, *, mtime: bool) -> Path | None:
 
 @contextlib.contextmanager
 def _way_back(path: Path, kept: Path) -> Iterator[None]:
-    """Say in the hint of an error how the image is given back what it was."""
+    """Say in the hint of an error, or of Ctrl-C, how the image is given back what it was.
+
+    Where the image was not written to yet, the copy is of no use and goes.
+    """
     try:
         yield
-    except ImgtoolsError as error:
+    except BaseException as error:
+        if not _written_to(path, kept):
+            kept.unlink(missing_ok=True)
+            raise
         undoing = command_line(["imgtools", "image", "check", "--restore", kept, path])
-        error.hint = f"undo what was done of it: {undoing}"
+        hint = f"undo what was done of it: {undoing}"
+        if isinstance(error, ImgtoolsError):
+            error.hint = hint
+        else:
+            error.add_note(hint)
         raise
+
+
+def _written_to(path: Path, kept: Path) -> bool:
+    try:
+        before, now = read_kept(kept), path.stat()
+    except (ImgtoolsError, OSError):
+        return True
+    return (now.st_size, now.st_mtime_ns) != (before.size, before.mtime_ns)
 
 
 def _link(request: DiskRequest, *, untrusted: bool) -> Link:

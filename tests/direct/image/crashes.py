@@ -162,10 +162,15 @@ def kill_loop(
 
 def here(*words: str | Path) -> int:
     """The exit code of ``imgtools words``, run in this process to be quick."""
+    return said(*words)[0]
+
+
+def said(*words: str | Path) -> tuple[int, str]:
+    """As `here`, and all that it printed."""
     heard = io.TextIOWrapper(io.BytesIO(), errors="surrogateescape", write_through=True)
     with contextlib.redirect_stdout(heard), contextlib.redirect_stderr(heard):
         code = run_here([str(word) for word in words])
     heard.seek(0)
     text = heard.read()
     assert "internal error" not in text, text
-    return code
+    return code, text
