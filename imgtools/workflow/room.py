@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from imgtools.errors import SpaceError
 from imgtools.image.measure import measure
+from imgtools.image.newfile import behind_links
 from imgtools.transaction.space import free
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def check_space(job: Job) -> None:
 
     How far a compressed copy shrinks nobody knows, so that the disk is left to run full.
     """
-    how, folder = job.how, job.target.absolute().parent
+    how, folder = job.how, behind_links(job.target).absolute().parent
     left = free(folder)
     # No format adds so much to the data that it need be measured then.
     ample = job.size + job.size // 16 + AMPLE

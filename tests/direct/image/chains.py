@@ -5,20 +5,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import shutil
 import subprocess
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from imgtools.image.locks import lock_state
-from tests.appliance.kills import kill_all
-from tests.cli import PROGRAM, imgtools
+from tests.cli import imgtools
 
-KILLS = 15
-"""Kills of one loop; 50 for a thorough look."""
 MIB = 1 << 20
 
 
@@ -124,61 +119,3 @@ def guest(path: Path, *, image_format: str = "qcow2") -> Iterator[None]:
     finally:
         child.kill()
         child.wait()
-
-
-def kill_loop(
-    words: list[str | Path], images: list[Path], look: Callable[[], str], *, kills: int = KILLS
-) -> Counter[str]:
-    """Run and kill ``words`` at points spread over its life, from the same images each time.
-
-    Most points lie behind the first write to one of ``images``.  ``look`` sees what is left,
-    finishes it, and gives a name to the outcome.
-    """
-    # In a folder of their own: a copy of an overlay is one more overlay beside it.
-    saved = {path: path.parent / "start" / path.name for path in images}
-    images[0].with_name("start").mkdir()
-    for path, copy in saved.items():
-        shutil.copyfile(path, copy)
-    first, whole = _run_and_kill(words, images, delay=1e9, kill=False)
-    outcomes: Counter[str] = Counter()
-    for number in range(kills):
-        for path, copy in saved.items():
-            shutil.copyfile(copy, path)
-        early = number % 5 == 4
-        span = whole if early else (whole - first)
-        _run_and_kill(words, None if early else images, delay=span * number / kills, kill=True)
-        outcomes[look()] += 1
-    for copy in saved.values():
-        copy.unlink()
-    return outcomes
-
-
-def _run_and_kill(
-    words: list[str | Path], watched: list[Path] | None, *, delay: float, kill: bool
-) -> tuple[float, float]:
-    """Kill ``delay`` seconds after the beginning, or after the first write to ``watched``.
-
-    Returns when that was, and how long the run lasted.  Without ``kill`` it must succeed.
-    """
-    seen = [path.stat().st_mtime_ns for path in watched or ()]
-    began = time.monotonic()
-    with subprocess.Popen(
-        [PROGRAM, *words],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    ) as child:
-        while child.poll() is None and watched is not None:
-            if [path.stat().st_mtime_ns for path in watched] != seen:
-                break
-            time.sleep(0.0005)
-        first = time.monotonic()
-        while child.poll() is None and time.monotonic() < first + delay:
-            time.sleep(0.0005)
-        ended = time.monotonic()
-        if kill:
-            kill_all(child.pid)
-        code = child.wait()
-    assert kill or code == 0
-    return first - began, ended - began
