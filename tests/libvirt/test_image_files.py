@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli import imgtools
-from tests.direct.image.chains import MIB, make, qemu_img, write
+from tests.direct.image.chains import MIB, make, write
+from tests.direct.image.disks import qemu_img
 from tests.libvirt.conftest import Define, virsh
 
 pytestmark = pytest.mark.libvirt

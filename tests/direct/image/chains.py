@@ -1,9 +1,8 @@
-"""Small chains of real images, and what qemu-img says of them."""
+"""Small chains of real images."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import subprocess
 import time
@@ -13,17 +12,9 @@ from typing import Any
 
 from imgtools.image.locks import lock_state
 from tests.cli import imgtools
+from tests.direct.image.disks import info, qemu_img
 
 MIB = 1 << 20
-
-
-def qemu_img(*words: str | Path, code: int = 0) -> str:
-    """What qemu-img prints; it must end with ``code``."""
-    done = subprocess.run(
-        ["qemu-img", *map(str, words)], capture_output=True, check=False, text=True
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout
 
 
 def make(path: Path, size: int, *, backing: str = "", image_format: str = "") -> Path:
@@ -53,25 +44,9 @@ def raw(path: Path, size: int, *parts: tuple[int, int, int]) -> Path:
     return path
 
 
-def content(path: Path, image_format: str = "qcow2") -> str:
-    """The sha256 of what a guest sees."""
-    copy = path.parent / f"{path.name}.content"
-    qemu_img("convert", "-f", image_format, "-O", "raw", path, copy)
-    with copy.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    copy.unlink()
-    return digest
-
-
-def header(path: Path) -> dict[str, Any]:
-    """What qemu-img info says."""
-    found: dict[str, Any] = json.loads(qemu_img("info", "-f", "qcow2", "--output=json", path))
-    return found
-
-
 def backing(path: Path) -> tuple[str | None, str | None]:
     """Name and format that a header stores."""
-    found = header(path)
+    found = info(path)
     return found.get("backing-filename"), found.get("backing-filename-format")
 
 
@@ -93,7 +68,7 @@ def check(path: Path, *, marks: bool = False) -> int:
 
 def dirty(path: Path) -> bool:
     """Does the header say that the reference counts are not to be trusted?"""
-    return bool(header(path).get("dirty-flag"))
+    return bool(info(path).get("dirty-flag"))
 
 
 def result(*words: str | Path) -> Any:

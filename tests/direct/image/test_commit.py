@@ -8,21 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.cli import imgtools
-from tests.direct.image.chains import (
-    MIB,
-    backing,
-    check,
-    content,
-    dirty,
-    guest,
-    header,
-    make,
-    qemu_img,
-    raw,
-    result,
-    write,
-)
+from tests.direct.image.chains import MIB, backing, check, dirty, guest, make, raw, result, write
 from tests.direct.image.crashes import KILLS, here, kill_loop
+from tests.direct.image.disks import content, info, qemu_img
 
 pytestmark = pytest.mark.direct
 
@@ -43,11 +31,11 @@ def overlay(tmp_path: Path, base: Path) -> Path:
 
 
 def test_the_base_shows_what_the_overlay_showed_which_is_emptied(overlay: Path, base: Path) -> None:
-    before, size = content(overlay), header(overlay)["actual-size"]
+    before, size = content(overlay), info(overlay)["actual-size"]
     found = result(*COMMIT, overlay)
     assert found["emptied"]
     assert content(base) == content(overlay) == before
-    assert header(overlay)["actual-size"] < size
+    assert info(overlay)["actual-size"] < size
     assert backing(overlay) == ("base.qcow2", "qcow2")
     assert check(base) == check(overlay) == 0
 

@@ -21,12 +21,12 @@ from tests.cli import PROGRAM, imgtools
 from tests.direct.image.disks import (
     FORMATS,
     SIZE,
+    content,
     digest,
     info,
     leftovers,
     make_disk,
     qemu_img,
-    raw_digest,
     same,
     tmpfs,
     writer,
@@ -67,7 +67,7 @@ def test_every_format_becomes_every_other(
     target_format: str, sources: dict[str, Path], disk: Path, tmp_path: Path
 ) -> None:
     """All sources in one run: the process's start would be most of the time.  LUKS is below."""
-    content = digest(disk)
+    expected = digest(disk)
     before = {name: digest(path) for name, path in sources.items()}
     folder = tmp_path / "copies"
     folder.mkdir()
@@ -77,7 +77,7 @@ def test_every_format_becomes_every_other(
     assert set(made) == set(sources)
     for name, target in made.items():
         assert same(sources[name], name, target, target_format), name
-        assert raw_digest(target, target_format, tmp_path / "scratch") == content, name
+        assert content(target, target_format) == expected, name
         assert info(target, target_format)["virtual-size"] == SIZE
     assert {name: digest(path) for name, path in sources.items()} == before
 
@@ -94,7 +94,7 @@ def test_luks_becomes_every_format_and_every_format_luks(
     header = locked.read_bytes()[:-SIZE]
     opened = f"driver=luks,key-secret=s,file.filename={locked}"
     secret = ["--object", "secret,id=s,data=secret", "--image-opts"]
-    content = digest(disk)
+    expected = digest(disk)
     for name in FORMATS:
         target = tmp_path / f"copy.{name}"
         words = ["-O", name, "--source-key-file", key]
@@ -106,7 +106,7 @@ def test_luks_becomes_every_format_and_every_format_luks(
         done = imgtools("convert", *words, sources[name], locked)
         assert (done.code, done.stderr) == (0, ""), name
         qemu_img("convert", *secret, "-O", "raw", opened, tmp_path / "back")
-        assert digest(tmp_path / "back") == content, name
+        assert digest(tmp_path / "back") == expected, name
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,6 @@ def test_a_raw_disk_that_poses_as_qcow2_shows_no_file_of_the_host(tmp_path: Path
     secret.write_bytes(b"host secret ".ljust(65536, b"!"))
     evil = tmp_path / "evil.raw"
     qemu_img("create", "-q", "-f", "qcow2", "-b", secret, "-F", "raw", evil, "1M")
-    content = digest(evil)
     for words in ([], ["-f", "raw"]):
         target = tmp_path / f"copy{len(words)}.img"
         done = imgtools("convert", *words, "-O", "raw", evil, target)
@@ -219,7 +218,6 @@ def test_a_raw_disk_that_poses_as_qcow2_shows_no_file_of_the_host(tmp_path: Path
     done = imgtools("convert", "-O", "raw", named, tmp_path / "out.img")
     assert done.code == 8
     assert not (tmp_path / "out.img").exists()
-    assert content
 
 
 def test_snapshots(qcow2: Path, disk: Path, tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ import pytest
 
 from tests.appliance.kills import children_of, wait_gone
 from tests.cli import PROGRAM, imgtools
-from tests.direct.image.chains import MIB, qemu_img, raw
+from tests.direct.image.chains import MIB, raw
 from tests.direct.image.crashes import KILLS, crashing, here, spread
-from tests.direct.image.disks import digest, leftovers, same
+from tests.direct.image.disks import digest, leftovers, qemu_img, same
 
 pytestmark = pytest.mark.direct
 

@@ -14,7 +14,7 @@ import pytest
 
 from fixtures.readonly import BZIP2, bochs, cloop, dmg
 from tests.cli import imgtools
-from tests.direct.image.disks import SIZE, digest, make_disk, qemu_img, raw_digest, same
+from tests.direct.image.disks import SIZE, content, digest, make_disk, qemu_img, same
 
 pytestmark = pytest.mark.direct
 
@@ -29,13 +29,13 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def images(disk: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The disk in each format, by our own writers; a cloop ends at a whole block."""
-    content = disk.read_bytes()
+    whole = disk.read_bytes()
     made = {
-        "bochs": bochs(content),
-        "bochs1": bochs(content, version=1),
-        "cloop": cloop(content),
-        "dmg": dmg(content),
-        "dmg-fork": dmg(content, fork=True),
+        "bochs": bochs(whole),
+        "bochs1": bochs(whole, version=1),
+        "cloop": cloop(whole),
+        "dmg": dmg(whole),
+        "dmg-fork": dmg(whole, fork=True),
     }
     folder = tmp_path_factory.mktemp("images")
     paths = {}
@@ -50,8 +50,8 @@ def _format(name: str) -> str:
 
 
 def _content(disk: Path, name: str) -> bytes:
-    content = disk.read_bytes()
-    return content.ljust(-(-SIZE // BLOCK) * BLOCK, b"\0") if name == "cloop" else content
+    whole = disk.read_bytes()
+    return whole.ljust(-(-SIZE // BLOCK) * BLOCK, b"\0") if name == "cloop" else whole
 
 
 @pytest.mark.parametrize("name", ["bochs", "bochs1", "cloop", "dmg", "dmg-fork"])
@@ -65,7 +65,7 @@ def test_what_qemu_only_reads_is_converted(
         done = imgtools("convert", *words, "-O", "raw", "--force", "--verify", image, target)
         assert (done.code, done.stderr) == (0, "")
         assert target.read_bytes() == _content(disk, name)
-        assert digest(target) == raw_digest(image, kind, tmp_path / "theirs")
+        assert digest(target) == content(image, kind)
     done = imgtools("convert", "--json", "-O", "qcow2", image, tmp_path / "copy.qcow2")
     (row,) = json.loads(done.stdout)["result"]
     assert (row["source_format"], row["virtual_size"]) == (kind, len(_content(disk, name)))

@@ -10,19 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.cli import imgtools
-from tests.direct.image.chains import (
-    MIB,
-    backing,
-    check,
-    content,
-    guest,
-    make,
-    qemu_img,
-    raw,
-    result,
-    write,
-)
+from tests.direct.image.chains import MIB, backing, check, guest, make, raw, result, write
 from tests.direct.image.crashes import KILLS, here, kill_loop
+from tests.direct.image.disks import content, qemu_img
 
 pytestmark = pytest.mark.direct
 

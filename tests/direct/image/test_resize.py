@@ -14,16 +14,8 @@ import pytest
 
 from imgtools.cli.main import run as run_here
 from tests.cli import Result, imgtools
-from tests.direct.image.tools import (
-    finish,
-    info,
-    killed,
-    leftovers,
-    loop_device,
-    records,
-    run,
-    tmpfs,
-)
+from tests.direct.image.disks import info, leftovers, loop_device, run, tmpfs
+from tests.direct.image.killing import finish, killed, records
 
 pytestmark = pytest.mark.direct
 

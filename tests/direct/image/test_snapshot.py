@@ -9,19 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.cli import imgtools
-from tests.direct.image.chains import (
-    MIB,
-    check,
-    content,
-    guest,
-    header,
-    make,
-    qemu_img,
-    raw,
-    result,
-    write,
-)
+from tests.direct.image.chains import MIB, check, guest, make, raw, result, write
 from tests.direct.image.crashes import KILLS, here, kill_loop, said
+from tests.direct.image.disks import content, info, qemu_img
 
 pytestmark = pytest.mark.direct
 
@@ -36,14 +26,14 @@ def image(tmp_path: Path) -> Path:
 
 
 def names(image: Path) -> list[str]:
-    return [one["name"] for one in header(image).get("snapshots", [])]
+    return [one["name"] for one in info(image).get("snapshots", [])]
 
 
 def test_create_and_list(image: Path) -> None:
     made = result("snapshot", "create", image, "second one")["snapshot"]
     assert (made["id"], made["name"], made["virtual_size"]) == ("2", "second one", SIZE)
     listed = result("snapshot", "list", image)
-    theirs = header(image)["snapshots"]
+    theirs = info(image)["snapshots"]
     assert [one["name"] for one in listed] == [one["name"] for one in theirs]
     assert [one["date_seconds"] for one in listed] == [one["date-sec"] for one in theirs]
     shown = imgtools("snapshot", "list", image).lines
@@ -112,7 +102,7 @@ def test_apply_a_snapshot_of_another_size(image: Path, size: int) -> None:
     done = imgtools("snapshot", "apply", image, "first")
     assert done.code == 0
     assert f"has {SIZE} bytes now" in done.stderr
-    assert header(image)["virtual-size"] == SIZE
+    assert info(image)["virtual-size"] == SIZE
     back = names(image)[-1]
     assert imgtools("snapshot", "apply", image, back).code == 0
     assert content(image) == resized != present
@@ -161,7 +151,7 @@ def test_delete_by_name_or_id_and_never_the_wrong_one(image: Path) -> None:
     assert imgtools("snapshot", "delete", image, "nothing").code == 4
     assert image.read_bytes() == before
     assert imgtools("snapshot", "delete", image, "2").code == 0
-    assert [one["id"] for one in header(image)["snapshots"]] == ["1", "3", "4"]
+    assert [one["id"] for one in info(image)["snapshots"]] == ["1", "3", "4"]
     present = content(image)
     assert imgtools("snapshot", "delete", image, "first").code == 0
     assert names(image) == ["two", "1"]

@@ -1,53 +1,16 @@
-"""What the tests of new and resized images share."""
+"""Kill an imgtools at a call of qemu-img, and finish what it left."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tests.cli import PROGRAM, imgtools
-from tests.direct.image.disks import tmpfs
-
-__all__ = ["finish", "info", "killed", "leftovers", "loop_device", "records", "run", "tmpfs"]
-
-
-def run(*words: str | Path, cwd: Path | None = None, stdin: bytes = b"") -> str:
-    """Run a program that must succeed; what it printed."""
-    done = subprocess.run(words, check=True, capture_output=True, cwd=cwd, input=stdin)
-    return done.stdout.decode(errors="surrogateescape")
-
-
-def info(path: Path, image_format: str = "qcow2") -> dict[str, Any]:
-    """What qemu-img info says of an image; it stands in the root folder, as a daemon does."""
-    said = run(
-        "qemu-img", "info", "--output=json", "-f", image_format, path.absolute(), cwd=Path("/")
-    )
-    found = json.loads(said)
-    assert isinstance(found, dict)
-    return found
-
-
-@contextlib.contextmanager
-def loop_device(path: Path, *options: str) -> Iterator[Path]:
-    """A block device over a file."""
-    device = run("losetup", "--find", "--show", *options, path).strip()
-    try:
-        yield Path(device)
-    finally:
-        run("losetup", "--detach", device)
-
-
-def leftovers(folder: Path) -> list[str]:
-    """Names of our hidden files that are left in a folder."""
-    return [path.name for path in folder.iterdir() if ".imgtools" in path.name]
-
+from tests.direct.image.disks import leftovers
 
 # Stands for qemu-img: at its call number $AT it kills the imgtools that started it, before the real
 # one runs, while it runs, or after it.
