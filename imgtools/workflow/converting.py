@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from imgtools.errors import UsageError
+from imgtools.errors import RefusedError, UsageError
 from imgtools.image.convert import Source, Writing, check_size, convert, cut_to
 from imgtools.image.header import ImageHeader, Snapshot
 from imgtools.image.job import Report
@@ -122,6 +122,7 @@ def convert_image(request: DiskRequest, target: Path, how: How, show: Show) -> C
         private_folder() as folder,
         secrets(given) as keys,
     ):
+        _refuse_inside(disk, target)
         header = header_of(disk)
         job = _job(disk, header, target, how, show, folder, keys)
         if how.no_create or target.is_block_device():
@@ -141,6 +142,15 @@ def convert_image(request: DiskRequest, target: Path, how: How, show: Show) -> C
             verified=how.verify,
             warnings=(*_notices(header, how), *more),
         )
+
+
+def _refuse_inside(disk: Disk, target: Path) -> None:
+    """Raise RefusedError for a copy that would be part of its source, a folder."""
+    top = disk.layers[0]
+    if top.format != "vvfat":
+        return
+    if target.absolute().parent.resolve().is_relative_to(top.path.resolve()):
+        raise RefusedError(f"{target}: lies in the folder to be copied", hint="write elsewhere")
 
 
 def _job(

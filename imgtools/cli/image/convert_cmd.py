@@ -10,7 +10,7 @@ import click
 
 from imgtools.cli.image.keys import key_option, read_key, refuse_two_from_stdin
 from imgtools.cli.image.words import SOURCE, TARGET, Size, format_option
-from imgtools.cli.options import Output, make_request, output_options, with_options
+from imgtools.cli.options import URI_SCHEMES, Output, make_request, output_options, with_options
 from imgtools.cli.progress import Kind, Part, progress_option
 from imgtools.errors import UsageError
 from imgtools.image.target import WRITABLE, parse_options
@@ -28,6 +28,8 @@ Examples:
   imgtools convert -l before-upgrade -O raw guest.qcow2 old.img
   imgtools convert -O qcow2 -o cluster_size=1M,compat=1.1 a.vdi b.vdi copies/
   imgtools convert -O qcow2 -d mydomain copies/
+  imgtools convert -f vvfat -O raw fat:floppy:folder/ floppy.img
+  imgtools convert -O qcow2 nbd://host:10809/export copy.qcow2
   imgtools convert -O luks --target-key-file key.txt disk.img disk.luks
 
 The copy holds the whole backing chain.  It appears under its name when it is complete; until then,
@@ -206,6 +208,10 @@ def _named(
     if len(args) < (1 if domain else 2):
         raise UsageError("which source, and which target?", hint="imgtools convert --help")
     *sources, target = args
+    if target.partition("://")[0] in URI_SCHEMES:
+        raise UsageError(
+            f"{target}: a copy is a file or block device of this host", hint="name it without a URL"
+        )
     if domain is None:
         return [make_request(one, words["source_format"]) for one in sources], target, ()
     if sources or words["source_format"]:

@@ -202,6 +202,8 @@ def test_a_folder_shows_nothing_but_itself(folder: Path, tmp_path: Path) -> None
     os.mkfifo(link)
     assert imgtools(*words).code == 8
     link.unlink()
+    done = imgtools(*words[:-1], folder / "sub" / "copy")
+    assert (done.code, "lies in the folder" in done.stderr) == (8, True)
     (folder / "big").write_bytes(bytes(4 << 20))
     done = imgtools(*words)
     assert (done.code, done.stderr.count("\n")) == (4, 1)
@@ -246,6 +248,10 @@ def test_an_export_of_nbd(disk: Path, tmp_path: Path) -> None:
         assert imgtools("image", "compare", uri, "-F", "raw", disk).code == 0
         done = imgtools("image", "map", "--json", uri)
         assert sum(one["length"] for one in json.loads(done.stdout)["result"]["extents"]) == SIZE
+        (tmp_path / "copies").mkdir()
+        assert imgtools("convert", "-O", "vdi", uri, tmp_path / "copies/").code == 0
+        assert same(tmp_path / "copies" / "1.vdi", "vdi", disk, "raw")
+        assert imgtools("convert", "-O", "raw", disk, uri).code == 2
         done = imgtools("image", "read", uri, "0", "4096")
         assert done.stdout == disk.read_bytes()[:4096]
         done = imgtools("convert", "-O", "raw", uri.replace("disk/1", "other"), tmp_path / "no")
