@@ -72,7 +72,7 @@ def list_command(output: Output, image: Path, image_format: str | None, *, untru
     "-g",
     "--granularity",
     metavar="SIZE",
-    type=Size(),
+    type=Size(least=0),
     callback=_granularity,
     help="Bytes that one mark stands for.",
 )

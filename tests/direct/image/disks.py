@@ -42,9 +42,9 @@ def run(*words: str | Path, cwd: Path | None = None, stdin: bytes = b"") -> str:
     return done.stdout.decode(errors="surrogateescape")
 
 
-def qemu_img(*words: str | Path, code: int = 0) -> str:
+def qemu_img(*words: str | Path | int, code: int = 0) -> str:
     """What qemu-img prints; it must end with ``code``."""
-    done = subprocess.run(["qemu-img", *words], capture_output=True, check=False)
+    done = subprocess.run(["qemu-img", *map(str, words)], capture_output=True, check=False)
     assert done.returncode == code, (words, done.stdout[-500:], done.stderr)
     return done.stdout.decode(errors="surrogateescape")
 
