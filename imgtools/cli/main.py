@@ -157,7 +157,7 @@ def _tell(
 
 def _noted(error: BaseException) -> str | None:
     """What those whose work was interrupted noted on the exception: how it is undone."""
-    notes = []
+    notes: list[str] = []
     found: BaseException | None = error
     while found is not None:
         notes += getattr(found, "__notes__", [])

@@ -50,6 +50,7 @@ def command(
     """Read LENGTH bytes at OFFSET of the disk in IMAGE."""
     from imgtools.image.newfile import new_file
     from imgtools.workflow.image_bytes import read_range, save
+    from imgtools.workflow.replacing import replacing
 
     request = make_request(image, known_format(image_format))
     pieces = read_range(request, offset, length, untrusted=untrusted)
@@ -60,7 +61,10 @@ def command(
         save(pieces, sys.stdout.buffer)
         return finish(output, ())
     sources = [] if request.path is None else [request.path]
-    with new_file(Path(target), force=force, sources=sources) as made:
+    with (
+        new_file(Path(target), force=force, sources=sources) as made,
+        replacing(Path(target)),
+    ):
         try:
             with made.open("xb") as stream:
                 save(pieces, stream)
