@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from imgtools.errors import ImageUnsupportedError
+from imgtools.errors import ImageUnsupportedError, UsageError
 from imgtools.image.measure import Measured, can_measure, measure
 from imgtools.image.readable import find_snapshot, source_node
 from imgtools.image.target import MEASURABLE
-from imgtools.image.vet import vet
+from imgtools.image.vet import MAX_VIRTUAL_SIZE, vet
 from imgtools.model import DiskRequest
 from imgtools.workflow.images import private_folder, to_read
 
@@ -25,6 +25,8 @@ class Plan:
 def measure_empty(size: int, plan: Plan) -> Measured:
     """An image of ``size`` bytes without data.  Raises UsageError, ImageUnsupportedError."""
     _refuse_unknown(plan)
+    if size > MAX_VIRTUAL_SIZE:
+        raise UsageError(f"{size}: a disk of that size cannot be addressed")
     return measure(size, plan.target_format, _with_key(plan), name=f"{size} bytes")
 
 

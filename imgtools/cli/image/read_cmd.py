@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import click
 from imgtools.cli.image.sizes import Size, SizeCommand
 from imgtools.cli.options import Output, make_request, output_options
 from imgtools.cli.render import finish, print_json
-from imgtools.errors import OutputError, UsageError
+from imgtools.errors import OutputError, SpaceError, UsageError
 
 EPILOG = """\b
 Examples:
@@ -69,6 +70,10 @@ def command(
             with made.open("xb") as stream:
                 save(pieces, stream)
         except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise SpaceError(
+                    f"{target}: the storage is full", hint="write to another disk"
+                ) from error
             raise OutputError(f"{target}: cannot be written: {error.strerror}") from error
     if output.json:
         document = {"image": image, "offset": offset, "length": length, "output": target}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import stat
@@ -28,6 +29,7 @@ class Place:
         self.folder = folder
         self.good = write(make(folder / "good.qcow2", 2 * MIB), (1, 0, MIB))
         self.overlay = make(folder / "o.qcow2", 2 * MIB, backing="good.qcow2", image_format="qcow2")
+        self.alone = write(make(folder / "alone.qcow2", 2 * MIB), (1, 0, MIB))
         self.data = folder / "data"
         self.data.write_bytes(bytes(512))
         self.out = folder / "out"
@@ -91,8 +93,8 @@ OWN_TABLES = ("check", "check -r", "snapshot list", "bitmap list")
 HARD = os.fsdecode(b"a:b,c=d e\n'\"{}\xff")
 
 
-def refused(at: Place, words: Words, codes: tuple[int, ...] = (4, 8)) -> None:
-    """The verb ends with one of ``codes``, one line, and has changed nothing."""
+def refused(at: Place, words: Words, codes: tuple[int, ...] = (4, 8)) -> str:
+    """The verb ends with one of ``codes``, one line (returned), and has changed nothing."""
     before = at.state()
     code, text = said(*words)
     assert code in codes, (words, code, text)
@@ -101,28 +103,36 @@ def refused(at: Place, words: Words, codes: tuple[int, ...] = (4, 8)) -> None:
     assert lines[0].startswith("imgtools: "), (words, text)
     assert "Traceback" not in text
     assert at.state() == before, words
+    return text
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_hostile_headers(tmp_path: Path, verb: str) -> None:
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Place, Path]]:
+    """Every hostile image in a place of its own, by its name."""
+    found = {}
     for make_one in REFUSED:
-        if make_one is make_device:
-            continue  # a verb that errs would write to it
-        (tmp_path / make_one.__name__).mkdir()
-        at = Place(tmp_path / make_one.__name__)
-        bad = make_one(at.folder)
-        if verb not in OWN_TABLES or make_one.__name__ not in BY_ITSELF:
+        if make_one is not make_device:  # a verb that errs would write to it
+            at = Place(tmp_path_factory.mktemp(make_one.__name__))
+            found[make_one.__name__] = (at, make_one(at.folder))
+    return found
+
+
+# The last one changes what it can.
+@pytest.mark.parametrize("verb", [*sorted(VERBS.keys() - {"check -r"}), "check -r"])
+def test_hostile_headers(hostile: dict[str, tuple[Place, Path]], verb: str) -> None:
+    for name, (at, bad) in hostile.items():
+        if verb not in OWN_TABLES or name not in BY_ITSELF:
             refused(at, VERBS[verb](at, bad))
             continue
         before = at.state()
         code, text = said(*VERBS[verb](at, bad))
-        assert code in (0, 4, 10), text
+        assert code in (0, 4, 8, 10), text
         assert "Traceback" not in text
         assert "root:" not in text
         assert at.state() == before or verb == "check -r"
 
 
-@pytest.mark.parametrize("name", [HARD, "json:{}", "nbd:x", "-x"])
+@pytest.mark.parametrize("name", [HARD, "json:{}", "nbd:x"])
 def test_odd_names(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are names of files and nothing else, relative ones too."""
     monkeypatch.chdir(tmp_path)
@@ -132,18 +142,17 @@ def test_odd_names(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -
     at.good = make(tmp_path / "twin.qcow2", 2 * MIB)
     write(at.good, (1, 0, MIB))
     (tmp_path / "o.qcow2").unlink()
-    given = Path("./-x") if name == "-x" else Path(name)
     for verb, words in READING.items():
         if verb == "rebase onto":
             continue
         at.out.unlink(missing_ok=True)
-        code, text = said(*words(at, given))
+        code, text = said(*words(at, Path(name)))
         assert code == 0, (verb, text)
     for verb in ("snapshot create", "snapshot apply", "snapshot delete", "bitmap add"):
-        code, text = said(*CHANGING[verb](at, given))
+        code, text = said(*CHANGING[verb](at, Path(name)))
         assert code == 0, (verb, text)
     for verb in ("write", "amend", "resize", "check -r"):
-        code, text = said(*CHANGING[verb](at, given))
+        code, text = said(*CHANGING[verb](at, Path(name)))
         assert code == 0, (verb, text)
 
 
@@ -154,11 +163,11 @@ def test_read_only_storage(tmp_path: Path) -> None:
             assert said(*words)[0] == 0
         remount(folder, "ro")
         for verb, words in CHANGING.items():
-            which = at.overlay if verb in ("rebase", "commit") else at.good
+            which = at.overlay if verb in ("rebase", "commit") else at.alone
             if verb != "check -r":  # the image is in order, and nothing is to be written
-                refused(at, words(at, which))
+                assert "Read-only" in refused(at, words(at, which), (8,))
         for words in MAKING.values():
-            refused(at, words(at, folder / "new"), (8,))
+            assert "Read-only" in refused(at, words(at, folder / "new"), (8,))
         assert said("convert", "-O", "raw", at.good, tmp_path / "copy")[0] == 0
 
 
@@ -166,31 +175,26 @@ def test_full_disks(tmp_path: Path) -> None:
     with tmpfs(tmp_path / "full", "16m") as folder:
         at = Place(folder)
         write(at.overlay, (2, MIB, MIB // 2))
-        said("snapshot", "create", at.good, "x")
         hold = folder / "hold"
         hold.write_bytes(bytes(32768))  # what the tables of a new image take, and no data
-        with (folder / "fill").open("wb", buffering=0) as stream:
-            try:
-                while stream.write(bytes(65536)) == 65536:
-                    pass
-            except OSError:
-                pass
+        fill(folder / "fill")
         hold.unlink()
         for verb, words in MAKING.items():
             if verb not in ("create", "create, over"):
                 refused(at, words(at, folder / "new"), (8,))
-        content = {path: said("image", "map", path)[1] for path in (at.good, at.overlay)}
+        fill(folder / "rest")
+        content = {path: said("image", "map", path)[1] for path in (at.alone, at.overlay)}
         for verb, words in CHANGING.items():
             if verb in ("check -r", "convert onto", "snapshot delete", "snapshot apply"):
                 continue
-            which = at.overlay if verb in ("rebase", "commit") else at.good
+            which = at.overlay if verb in ("rebase", "commit") else at.alone
             code, text = said(*words(at, which))
             assert (code, text.count("\n")) == (8, 1), (verb, text)
             assert "space" in text or "free" in text, (verb, text)
         assert {path: said("image", "map", path)[1] for path in content} == content
-        assert said("image", "check", at.good)[0] in (0, 10)
-        assert said("recover", at.good)[0] == 0
-        assert said("image", "check", at.good)[0] == 0
+        assert said("image", "check", at.alone)[0] in (0, 10)
+        assert said("recover", at.alone)[0] == 0
+        assert said("image", "check", at.alone)[0] == 0
 
 
 def test_block_devices(tmp_path: Path) -> None:
@@ -206,6 +210,7 @@ def test_block_devices(tmp_path: Path) -> None:
 
 
 SIZES = ("0", "-1", "-9223372036854775808", "9223372036854775807", "9223372036854775808", "8E")
+SENSIBLE = {("write", "0"), ("convert -S", "0"), ("convert -r", "9223372036854775807")}
 SIZED: dict[str, Callable[[Place, str], Words]] = {
     "create": lambda at, size: ["image", "create", at.out, "--", size],
     "resize": lambda at, size: ["image", "resize", "--shrink", at.good, "--", size],
@@ -236,9 +241,16 @@ SIZED: dict[str, Callable[[Place, str], Words]] = {
 def test_senseless_sizes(tmp_path: Path, verb: str) -> None:
     at = Place(tmp_path)
     for size in SIZES:
-        if size == "0" and verb in ("write", "convert -S"):
-            continue  # that makes sense
+        if (verb, size) in SENSIBLE:
+            continue
         refused(at, SIZED[verb](at, size), (2, 4, 8))
+
+
+def fill(path: Path) -> None:
+    """Take all the space that there is."""
+    with path.open("wb", buffering=0) as stream, contextlib.suppress(OSError):
+        while stream.write(bytes(4096)):
+            pass
 
 
 def remount(folder: Path, how: str) -> None:
