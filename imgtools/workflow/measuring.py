@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from imgtools.errors import ImageUnsupportedError
+from imgtools.errors import ImageUnsupportedError, UsageError
 from imgtools.image.measure import Measured, any_key, can_measure, measure
 from imgtools.image.readable import find_snapshot, header_of, source_node
 from imgtools.image.secret import SOURCE, TARGET, secrets
 from imgtools.image.target import MEASURABLE
+from imgtools.image.vet import MAX_VIRTUAL_SIZE
 from imgtools.model import DiskRequest
 from imgtools.workflow.images import private_folder, to_read
 
@@ -25,6 +26,8 @@ class Plan:
 def measure_empty(size: int, plan: Plan) -> Measured:
     """An image of ``size`` bytes without data.  Raises UsageError, ImageUnsupportedError."""
     _refuse_unknown(plan)
+    if size > MAX_VIRTUAL_SIZE:
+        raise UsageError(f"{size}: a disk of that size cannot be addressed")
     return measure(size, plan.target_format, _with_key(plan), name=f"{size} bytes")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import click
 from imgtools.cli.image.words import SOURCE, Size, SizeCommand, format_option
 from imgtools.cli.options import Output, make_request, output_options
 from imgtools.cli.render import finish, print_json
-from imgtools.errors import OutputError, UsageError
+from imgtools.errors import OutputError, SpaceError, UsageError
 
 EPILOG = """\b
 Examples:
@@ -50,6 +51,7 @@ def command(
     """Read LENGTH bytes at OFFSET of the disk in IMAGE."""
     from imgtools.image.newfile import new_file
     from imgtools.workflow.image_bytes import read_range, save
+    from imgtools.workflow.replacing import replacing
 
     request = make_request(image, image_format)
     pieces = read_range(request, offset, length, untrusted=untrusted)
@@ -60,11 +62,18 @@ def command(
         save(pieces, sys.stdout.buffer)
         return finish(output, ())
     sources = [] if request.path is None else [request.path]
-    with new_file(Path(target), force=force, sources=sources) as made:
+    with (
+        new_file(Path(target), force=force, sources=sources) as made,
+        replacing(Path(target)),
+    ):
         try:
             with made.open("xb") as stream:
                 save(pieces, stream)
         except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise SpaceError(
+                    f"{target}: the storage is full", hint="write to another disk"
+                ) from error
             raise OutputError(f"{target}: cannot be written: {error.strerror}") from error
     if output.json:
         document = {"image": image, "offset": offset, "length": length, "output": target}

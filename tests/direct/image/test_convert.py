@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -145,8 +146,7 @@ def test_hard_names_options_and_verify(
     assert same(source, "qcow2", folder / "raw.img", "raw")
 
 
-def test_a_difference_is_found(disk: Path, tmp_path: Path) -> None:
-    """No storage lies on demand, so that --verify itself always finds both sides the same."""
+def test_a_difference_in_the_last_byte_is_found(disk: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.img"
     other.write_bytes(disk.read_bytes()[:-1] + b"\0")
     nodes = [
@@ -155,6 +155,43 @@ def test_a_difference_is_found(disk: Path, tmp_path: Path) -> None:
     refuse_difference(nodes[0], nodes[0], "same", silent, keys=Secrets())
     with pytest.raises(ImageError, match="other: the copy differs"):
         refuse_difference(*nodes, "other", silent, keys=Secrets())
+
+
+# Stands for failing storage: changes the copy when it is whole and about to be compared.
+LYING = """#!/bin/bash
+if [ "$1" = compare ]; then
+    printf lie | dd of="$(echo "$FOLDER"/.*.imgtools-partial/*)" bs=1 seek=8388608 conv=notrunc \\
+        status=none
+fi
+exec "$REAL" "$@"
+"""
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_a_copy_that_differs_is_thrown_away(disk: Path, tmp_path: Path, older: bool) -> None:
+    folder, shim = tmp_path / "copies", tmp_path / "bin" / "qemu-img"
+    folder.mkdir()
+    shim.parent.mkdir()
+    shim.write_text(LYING)
+    shim.chmod(0o755)
+    target = folder / "copy.img"
+    if older:
+        target.write_bytes(b"older".ljust(4096))
+    lying = {
+        "PATH": f"{shim.parent}:{os.environ['PATH']}",
+        "REAL": shutil.which("qemu-img") or "",
+        "FOLDER": str(folder),
+    }
+    words = ["convert", "-O", "raw", *(["--force"] if older else []), disk, target]
+    done = imgtools(*words, "--verify", **lying)
+    assert (done.code, done.stderr.count("\n")) == (4, 1)
+    assert "copy.img: the copy differs from its source (Content mismatch at" in done.stderr
+    assert "dmesg" in done.stderr
+    assert not leftovers(folder)
+    assert (target.read_bytes() == b"older".ljust(4096)) if older else not target.exists()
+    assert imgtools(*words, **lying).code == 0  # nobody looks
+    assert imgtools(*words, "--force", "--verify").code == 0
+    assert digest(target) == digest(disk)
 
 
 def test_relative_names_that_look_like_protocols(disk: Path, tmp_path: Path) -> None:
@@ -338,6 +375,41 @@ def test_a_target_that_exists_or_is_in_use(qcow2: Path, disk: Path, tmp_path: Pa
     assert imgtools("convert", "--force", "-O", "raw", qcow2, target).code == 0
     assert digest(target) == digest(disk)
     assert not leftovers(tmp_path)
+
+
+def test_the_file_behind_a_link_is_replaced(qcow2: Path, disk: Path, tmp_path: Path) -> None:
+    """As qemu-img would write through it: the link leads to the disk with the space."""
+    other, folder = tmp_path / "other", tmp_path / "images"
+    other.mkdir()
+    folder.mkdir()
+    real, link = other / "real.img", folder / "link.img"
+    real.write_bytes(b"older".ljust(4096))
+    link.symlink_to("../other/real.img")
+    words: list[str | Path] = ["convert", "-O", "raw", qcow2, link]
+    refused = imgtools(*words)
+    assert refused.code == 8
+    assert "exists already" in refused.stderr
+    assert real.read_bytes() == b"older".ljust(4096)
+    assert imgtools(*words, "--force").code == 0
+    assert link.is_symlink()
+    assert digest(real) == digest(disk)
+    # What rests on the real file counts as well, wherever it lies.
+    for place in (folder, other):
+        overlay = place / "overlay.qcow2"
+        qemu_img("create", "-q", "-f", "qcow2", "-b", real, "-F", "raw", overlay)
+        refused = imgtools(*words, "--force")
+        assert refused.code == 8
+        assert "rests on it" in refused.stderr
+        overlay.unlink()
+    real.unlink()  # the link leads nowhere yet
+    assert imgtools(*words).code == 8
+    assert imgtools(*words, "--force").code == 0
+    assert digest(real) == digest(disk)
+    link.unlink()
+    link.symlink_to("link.img")
+    refused = imgtools(*words, "--force")
+    assert (refused.code, refused.stderr.count("\n")) == (8, 1)
+    assert not leftovers(folder) + leftovers(other)
 
 
 def test_a_full_disk(sources: dict[str, Path], tmp_path: Path) -> None:
