@@ -11,7 +11,8 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from imgtools.errors import ToolError
+from imgtools.errors import SpaceError, ToolError
+from imgtools.image.inplace import space_error
 from imgtools.image.job import Report, run_job, silent
 from imgtools.nodes import Node, spec
 from imgtools.process import run
@@ -35,13 +36,24 @@ def write_bytes(disk: Node, offset: int, data: bytes) -> None:
 
 
 def write_file(disk: Node, offset: int, fd: int, report: Report = silent) -> None:
-    """As `write_bytes`, with what is in the file ``fd``."""
+    """As `write_bytes`, with what is in the file ``fd``.
+
+    The node is an overlay of a change.  Raises SpaceError as well.
+    """
     size = os.fstat(fd).st_size
     file: Node = {"driver": "file", "filename": f"/dev/fd/{fd}", "locking": "off"}
     source: Node = {"driver": "raw", "read-only": True, "file": {**file, "read-only": True}}
     window: Node = {"driver": "raw", "offset": offset, "size": size, "file": disk}
     words = ["qemu-img", "convert", "-p", "-n", "-O", "raw", spec(source), spec(window)]
-    run_job(words, report, pass_fds=(fd,))
+    try:
+        run_job(words, report, pass_fds=(fd,))
+    except ToolError as error:
+        if space_error(error):
+            raise SpaceError(
+                "the storage is full before the change is committed; the image is as it was",
+                hint="free some space, or name a folder on another disk with --workdir",
+            ) from error
+        raise
 
 
 def read_bytes(disk: Node, offset: int, length: int) -> bytes:

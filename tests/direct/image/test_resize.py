@@ -14,6 +14,7 @@ import pytest
 
 from imgtools.cli.main import run as run_here
 from tests.cli import Result, imgtools
+from tests.direct.image.crashes import said
 from tests.direct.image.disks import info, leftovers, loop_device, run, tmpfs
 from tests.direct.image.killing import filled, finish, killed, records
 
@@ -424,17 +425,17 @@ def test_a_disk_that_runs_full_meanwhile(tmp_path: Path, kind: str) -> None:
         image, fill = folder / "disk.img", folder / "fill"
         for at in (1, 4, 6, 7, CALLS_TO_GROW):
             shutil.copyfile(pristine, image)
-            code, said = filled(tmp_path, at, fill, "resize", image, "32M")
-            assert "Traceback" not in said
-            assert said.count("\n") <= 1
+            code, text = filled(tmp_path, at, fill, "resize", image, "32M")
+            assert "Traceback" not in text
+            assert text.count("\n") <= 1
             left = records(folder)
             committing = bool(left)
             if code == 0:  # there was room enough in the clusters and pages that it had
                 assert not left
             elif committing:
-                assert f"imgtools recover {image}" in said
+                assert f"imgtools recover {image}" in text
             else:
-                assert code == 8, (at, said)
+                assert code == 8, (at, text)
                 assert digest(image) == digest(pristine)
             seen.add((code == 0, committing))
             fill.unlink(missing_ok=True)
@@ -442,7 +443,7 @@ def test_a_disk_that_runs_full_meanwhile(tmp_path: Path, kind: str) -> None:
             assert not leftovers(folder)
             plain = image if kind == "raw" else flat(image)
             grown = committing or code == 0
-            assert plain.stat().st_size == (32 if grown else 16) * MIB, (at, said)
+            assert plain.stat().st_size == (32 if grown else 16) * MIB, (at, text)
             if grown:
                 check_gpt(plain)
             assert content(plain) == partitions
@@ -501,7 +502,7 @@ def test_killed_anywhere_it_is_old_or_new(tmp_path: Path, kind: str) -> None:
         check_gpt(plain)
         assert content(plain) == partitions
         if not committing:
-            assert resize(*words).code == 0
+            assert said("image", "resize", *words)[0] == 0
             plain = image if kind == "raw" else flat(image)
             assert plain.stat().st_size == new * MIB
             check_gpt(plain)
