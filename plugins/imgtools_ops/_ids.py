@@ -73,7 +73,7 @@ class Ids:
         bounds = [self._bounded(form) for form in longest_first]
         flags = 0 if self._lvm else re.IGNORECASE
         self._pattern = re.compile(b"|".join(bounds), flags) if bounds else None
-        heads = {form[:6] for form in self._forms}
+        heads = {re.split(rb"[-\\]", form)[0][:8] for form in self._forms}
         heads |= set() if self._lvm else {head.upper() for head in heads}
         self._heads = tuple(sorted(heads))
 

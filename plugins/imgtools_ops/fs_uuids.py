@@ -20,8 +20,6 @@ def plan(guest: Guest, options: Mapping[str, Any]) -> Iterator[Action]:
     del options
     new: dict[str, str] = {}
     for device, kind, old in _things(guest):
-        if kind == "btrfs" and old in new:
-            continue  # another device of it
         new.setdefault(old, _random(kind))
         yield from set_uuid(device, kind, old, new[old])
     ids = Ids()
@@ -34,14 +32,18 @@ def _things(guest: Guest) -> Iterator[tuple[str, str, str]]:
     for luks in guest.storage.luks:
         if luks.uuid:
             yield luks.device, "crypto_LUKS", luks.uuid
+    mounted = {one.uuid for one in guest.storage.filesystems if guest.is_mounted(one.device)}
+    parts: set[str] = set()
     for one in guest.storage.filesystems:
-        if not one.uuid or one.device.startswith("btrfsvol:"):
+        if not one.uuid or one.device.startswith("btrfsvol:") or one.uuid in parts:
             continue
+        if one.type == "btrfs":
+            parts.add(one.uuid)  # one of its devices stands for all
         if one.type not in KINDS:
             if one.type not in _CANNOT:
                 guest.warn(f"{one.device}: {one.type} keeps its UUID {one.uuid}")
             continue
-        if one.type not in ("swap", "vfat") and not guest.is_mounted(one.device):
+        if one.type not in ("swap", "vfat") and one.uuid not in mounted:
             guest.warn(
                 f"{one.device}: gets a new UUID, and the guest does not mount it: if it has "
                 "another system, that may not boot any more"
