@@ -9,7 +9,7 @@ from __future__ import annotations
 import stat as _stat
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Protocol, cast
 
 from imgtools.errors import (
     GuestFileNotFoundError,
@@ -35,6 +35,19 @@ def plan_of(tree: GuestTree) -> tuple[Planned, ...]:
     return tuple(Planned(mountpoint=one.mountpoint, device=one.device) for one in tree.mounts)
 
 
+class Devices(Protocol):
+    """The guest's devices, to be changed while nothing on them is mounted."""
+
+    def unmount(self) -> None:
+        """Unmount everything."""
+
+    def set_uuid(self, device: str, kind: str, uuid: str) -> None:
+        """Give the ``kind`` (``ext4``, ``swap``, ``crypto_LUKS`` …) on it another UUID."""
+
+    def renew_lvm(self) -> dict[str, str]:
+        """Give LVM's PVs and VGs random ids; old ids to new ones, without dashes."""
+
+
 class GuestFiles(GuestTree):
     """A `GuestTree` whose files can be changed.
 
@@ -43,17 +56,34 @@ class GuestFiles(GuestTree):
     """
 
     def __init__(
-        self, plan: Sequence[Planned], mount: Callable[[str, bytes], WritableTree]
+        self,
+        plan: Sequence[Planned],
+        mount: Callable[[str, bytes], WritableTree],
+        devices: Devices | None = None,
     ) -> None:
         not_yet = cast("FileTree", None)
         super().__init__([Mount(one.mountpoint, one.device, not_yet) for one in plan])
         self._mount = mount
         self._mounted: dict[str, WritableTree] = {}
+        self._touched: set[str] = set()
+        self._devices = devices
+
+    def unmounted(self) -> Devices:
+        """The devices, after everything was unmounted; the next file mounts its filesystem again.
+
+        Raises GuestOperationError where they cannot be changed.
+        """
+        if self._devices is None:
+            raise GuestOperationError("the devices of this guest cannot be changed")
+        if self._mounted:
+            self._devices.unmount()
+            self._mounted.clear()
+        return self._devices
 
     @property
     def touched(self) -> tuple[Planned, ...]:
         """The filesystems that were mounted."""
-        mounts = (one for one in self.mounts if one.device in self._mounted)
+        mounts = (one for one in self.mounts if one.device in self._touched)
         return tuple(Planned(mountpoint=one.mountpoint, device=one.device) for one in mounts)
 
     def create(self, path: bytes, pieces: Iterable[bytes]) -> int:
@@ -229,6 +259,7 @@ class GuestFiles(GuestTree):
     def _tree_of(self, mount: Mount) -> WritableTree:
         if mount.device not in self._mounted:
             self._mounted[mount.device] = self._mount(mount.device, mount.mountpoint)
+            self._touched.add(mount.device)
         return self._mounted[mount.device]
 
 
