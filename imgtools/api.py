@@ -176,11 +176,16 @@ class Guest:
             for pattern in patterns:
                 yield from self._match(home, os.fsencode(pattern).split(b"/"))
 
-    def files_below(self, *patterns: str) -> Iterator[tuple[bytes, Stat]]:
-        """All but the folders in the folders that patterns match, at any depth, with its lstat."""
+    def files_below(
+        self, *patterns: str, enter: Callable[[bytes], bool] | None = None
+    ) -> Iterator[tuple[bytes, Stat]]:
+        """All but the folders in the folders that patterns match, at any depth, with its lstat.
+
+        ``enter`` says which folders below them are gone into, else all.
+        """
         for top in self.glob(*patterns):
             if self.tree.is_dir(top):
-                for path, _, found in self.tree.walk(top):
+                for path, _, found in self.tree.walk(top, enter=enter):
                     if not _stat.S_ISDIR(found.mode):
                         yield path, found
 

@@ -159,15 +159,19 @@ class GuestTree:
         return data
 
     def walk(
-        self, top: bytes, *, cut: Callable[[bytes], None] | None = None
+        self,
+        top: bytes,
+        *,
+        cut: Callable[[bytes], None] | None = None,
+        enter: Callable[[bytes], bool] | None = None,
     ) -> Iterator[tuple[bytes, DirEntry, Stat]]:
         """Everything below the directory ``top``, depth first, names sorted, links not followed.
 
         Yields (path, entry, lstat).  Directories already on the way down are not entered again
         (a damaged filesystem can hold a loop), nor anything deeper than `MAX_DEPTH`; ``cut`` is
-        told of each one left out.
+        told of each one left out.  ``enter`` says which directories are gone into, else all.
         """
-        yield from self._walk(self.resolve(top), frozenset(), 0, cut)
+        yield from self._walk(self.resolve(top), frozenset(), 0, cut, enter)
 
     def _walk(
         self,
@@ -175,6 +179,7 @@ class GuestTree:
         above: frozenset[tuple[str, int]],
         depth: int,
         cut: Callable[[bytes], None] | None,
+        enter: Callable[[bytes], bool] | None,
     ) -> Iterator[tuple[bytes, DirEntry, Stat]]:
         identity = (self._mount_of(directory).device, self._lstat_resolved(directory).ino)
         if identity in above or depth > MAX_DEPTH:
@@ -185,8 +190,8 @@ class GuestTree:
         for entry, found in self.scandir_stat(directory):
             path = _join(directory, entry.name)
             yield path, entry, found
-            if _stat.S_ISDIR(found.mode):
-                yield from self._walk(path, above, depth + 1, cut)
+            if _stat.S_ISDIR(found.mode) and (enter is None or enter(path)):
+                yield from self._walk(path, above, depth + 1, cut, enter)
 
     # -- resolution -------------------------------------------------------------------------
 

@@ -27,14 +27,17 @@ FEDORA = {"etc/os-release": b"ID=fedora\nVERSION_ID=40\n"}
         # set-name before match
         (
             b"e:\n  eth0:\n    set-name: eth0\n    match: {macaddress: 52:54:00:12:34:56}\n",
-            b"e:\n  eth0:\n",
+            b"e:\n  eth0: {}\n",
         ),
         # another name than the interface's own
         (b"e:\n  eth0:\n    match: {macaddress: 52:54:00:12:34:56}\n    set-name: lan\n", None),
         # netplan's own word for it
         (b"e:\n  id0:\n    match:\n      macaddress: 52:54:00:12:34:56\n", None),
         # what the card shall pretend
-        (b"e:\n  eth0:\n    macaddress: 52:54:00:12:34:56\n", None),
+        (b"e:\n  br:\n    macaddress: '52:54:00:12:34:56'\n", b"e:\n  br: {}\n"),
+        (b"e:\n  br:\n    macaddress: 52:54:00:12:34:56\n    mtu: 9\n", b"e:\n  br:\n    mtu: 9\n"),
+        (b"e:\n  br:\n    macaddress: permanent\n", None),
+        (b"macaddress: 52:54:00:12:34:56\n", None),
         # by driver or name
         (b"e:\n  eth0:\n    match: {name: 'en*'}\n", None),
         (b"e:\n  all:\n    match:\n      name: 'en*'\n    dhcp4: true\n", None),
@@ -51,6 +54,33 @@ def test_netplan(text: bytes, expected: bytes | None) -> None:
     )
     again = make_tree({"etc/netplan/a.yaml": text if expected is None else expected})
     assert plan("netplan-mac", again) == []
+
+
+# --- other network files -------------------------------------------------------------------------
+
+SUSE = {"etc/os-release": b'ID=opensuse-leap\nID_LIKE="suse opensuse"\n'}
+IFCFG = b"BOOTPROTO='dhcp'\nLLADDR='52:54:00:12:34:56'\nHWADDR=52:54:00:12:34:57\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({**SUSE, "etc/sysconfig/network/ifcfg-eth0": IFCFG}, b"BOOTPROTO='dhcp'\n"),
+        ({**FEDORA, "etc/sysconfig/network/ifcfg-eth0": IFCFG}, None),
+        ({**FEDORA, "etc/sysconfig/network-scripts/ifcfg-a": b"MACADDR=random\n"}, None),
+        (
+            {**DEBIAN, "etc/network/interfaces": b"a\n hwaddress 52:54:00:12:34:56 # old\nb\n"},
+            b"a\nb\n",
+        ),
+        ({**DEBIAN, "etc/network/interfaces.d/x": b"hwaddress ether random\n"}, None),
+    ],
+)
+def test_macs_in_interfaces_files(files: dict[str, bytes], expected: bytes | None) -> None:
+    path = "/" + list(files)[1]
+    tree = make_tree(files)
+    found = after("net-hwaddr", tree, path)
+    assert found == (files[path[1:]] if expected is None else expected)
+    assert plan("net-hwaddr", tree) == ([] if expected is None else [f"edited {path}"])
 
 
 # --- cloud-init ----------------------------------------------------------------------------------
@@ -241,9 +271,16 @@ def test_a_key_with_which_something_is_encrypted_stays() -> None:
     assert plan("credential-secret", make_tree({**secret, "etc/credstore.encrypted/a": b""})) == []
 
 
-@pytest.mark.parametrize("text", [b"", b"[]", b"{", b'{"data":{"auth":null}}', b"\xff"])
-def test_a_state_of_snapd_that_makes_no_sense_stays(text: bytes) -> None:
-    assert plan("snapd-identity", make_tree({"var/lib/snapd/state.json": text})) == []
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(b"", b"[]", b"{", b'{"data":{"auth":null}}', b"\xff", b"[" * 100_000),
+        b'{"data":{"auth":{"device":{"brand":"acme","key-id":"K","serial":"S"}}}}',
+    ],
+)
+def test_a_state_of_snapd_that_makes_no_sense_or_is_of_another_brand_stays(text: bytes) -> None:
+    key = {"var/lib/snapd/device/private-keys-v1/k": b"k"}
+    assert plan("snapd-identity", make_tree({"var/lib/snapd/state.json": text, **key})) == []
 
 
 def test_a_link_to_the_leases_is_no_database() -> None:
