@@ -11,7 +11,7 @@ import fnmatch
 import os
 import re
 import stat as _stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +38,7 @@ from imgtools.guest.steps import (
     Verb,
     Write,
 )
+from imgtools.guest.steps.host import RunOnHost, check_fuse, find_folder, find_program
 from imgtools.guest.tree import GuestTree
 from imgtools.model import Stat
 
@@ -58,6 +59,7 @@ __all__ = [
     "remove_lines",
     "remove_paths",
     "rewrite",
+    "run_on_host",
     "touch",
     "write",
 ]
@@ -337,3 +339,18 @@ def link(guest: Guest, target: str, path: str | bytes) -> Iterator[Action]:
     elif step.idle(guest.tree):
         return
     yield Action(verb="made", path=where, step=step)
+
+
+def run_on_host(programs: Sequence[str], folder: str | None = None) -> Iterator[Action]:
+    """Run programs of this host one after the other where the guest's files are mounted.
+
+    ``folder`` is an empty one of this host, else a temporary one is made.  Raises UsageError for a
+    program or folder that cannot be used, MissingToolError without FUSE.
+    """
+    place = None if folder is None else find_folder(folder)
+    found = [find_program(name) for name in programs]
+    if found:
+        check_fuse()
+    for program in found:
+        step = RunOnHost(program=program, folder=place)
+        yield Action(verb="ran", path=os.fsencode(program), step=step)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from imgtools.appliance.foreign import inspect_foreign
 from imgtools.appliance.launch import Appliance
-from imgtools.appliance.mounting import mount, separate_clones
+from imgtools.appliance.mounting import READ_ONLY, mount, separate_clones
+from imgtools.appliance.sharing import exported
 from imgtools.appliance.storage import Builder
 from imgtools.appliance.survey import (
     ACTIVATE,
@@ -111,8 +113,13 @@ class ApplianceEngine:
     def begin_writing(self) -> None:
         """Unmount what was mounted for reading: a filesystem is mounted in one way at a time."""
         if self._trees:
-            self.appliance.call(lambda lib: lib.status("umount_all"), what="unmounting")
-            self._trees.clear()
+            self.unmount()
+
+    def unmount(self) -> None:
+        """Unmount everything; trees that were given out are of no use any more."""
+        self.appliance.call(lambda lib: lib.status("umount_all"), what="unmounting")
+        self._trees.clear()
+        self._writable.clear()
 
     def mount_writable(self, device: str, shown_at: bytes = b"/") -> ApplianceWriter:
         """The tree of a mountable, to be changed.  Mounted on the overlay, once.
@@ -128,6 +135,24 @@ class ApplianceEngine:
             mount(self.appliance, storage, self._survey, device, mountpoint, writable=True)
             self._writable[device] = ApplianceWriter(self.appliance, mountpoint, shown_at)
         return self._writable[device]
+
+    @contextlib.contextmanager
+    def share(self, mounts: Sequence[tuple[bytes, str]], folder: Path) -> Iterator[None]:
+        """All of the guest on a folder of this host, to be changed, while the block runs.
+
+        ``mounts`` are paths in the guest, the root first, and mountables.  Everything is unmounted
+        before, and after it if all went well.  Raises what `sharing.exported` does.
+        """
+        self.unmount()
+        storage = self.storage()
+        assert self._survey is not None
+        kinds = {one.device: one.type for one in storage.filesystems}
+        for point, device in mounts:
+            can = kinds.get(device) not in READ_ONLY
+            mount(self.appliance, storage, self._survey, device, point, writable=can, within=True)
+        with exported(self.appliance, folder):
+            yield
+        self.unmount()
 
     def finish_writing(self) -> None:
         """Unmount, and end the appliance, so that the overlays are complete.

@@ -14,7 +14,7 @@ import signal
 import tempfile
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -44,10 +44,12 @@ from imgtools.errors import (
     UsageError,
 )
 from imgtools.model import Disk, Notice
+from imgtools.process import signals_later
 
 T = TypeVar("T")
 
 CALL_TIMEOUT = 600.0
+SERVING_END = 60.0
 UNPACK_TIMEOUT = 24 * 3600.0
 # A resumed guest tells each step that it takes; a damaged one mostly says nothing.
 INSTANT_PATIENCE = 10.0
@@ -187,6 +189,23 @@ class Appliance:
                 raise CallError(str(error), 0) from error
 
         self.call(act, what="unpacking", timeout=UNPACK_TIMEOUT)
+
+    @contextlib.contextmanager
+    def beside(
+        self, function: Callable[[Library], object], end: Callable[[], None]
+    ) -> Iterator[None]:
+        """Run ``function(library)``, which serves until ``end`` is called, beside the block.
+
+        Raises what `call` does.  No other call may be made within the block.
+        """
+        job = self._worker.start(lambda: function(self._library))
+        try:
+            yield
+        finally:
+            with signals_later():
+                end()
+                with contextlib.suppress(CallError):  # it served well, or the block has failed
+                    self._worker.finish(job, timeout=SERVING_END, what="serving its files")
 
     def close(self) -> None:
         """End qemu, wait for it, and remove every trace.  Idempotent."""

@@ -6,10 +6,12 @@ touched, so that those a change has nothing to do with stay byte for byte as the
 
 from __future__ import annotations
 
+import contextlib
 import stat as _stat
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
+from pathlib import Path
+from typing import NoReturn, cast
 
 from imgtools.errors import (
     GuestFileNotFoundError,
@@ -35,6 +37,14 @@ def plan_of(tree: GuestTree) -> tuple[Planned, ...]:
     return tuple(Planned(mountpoint=one.mountpoint, device=one.device) for one in tree.mounts)
 
 
+Share = Callable[[Sequence[tuple[bytes, str]], Path], contextlib.AbstractContextManager[None]]
+"""Gives filesystems, by their paths in the guest, to a folder of this host."""
+
+
+def _cannot_share(_mounts: Sequence[tuple[bytes, str]], _folder: Path) -> NoReturn:
+    raise GuestOperationError("the files of this guest cannot be shared with this host")
+
+
 class GuestFiles(GuestTree):
     """A `GuestTree` whose files can be changed.
 
@@ -49,11 +59,26 @@ class GuestFiles(GuestTree):
         super().__init__([Mount(one.mountpoint, one.device, not_yet) for one in plan])
         self._mount = mount
         self._mounted: dict[str, WritableTree] = {}
+        self._touched: set[str] = set()
+        self.share: Share = _cannot_share
+
+    @contextlib.contextmanager
+    def shared(self, folder: Path) -> Iterator[None]:
+        """All files of the guest below a folder of this host, to be changed, for the block.
+
+        Nothing else may be done to the guest in the block.  Raises GuestOperationError,
+        RefusedError if links of the guest would lead to files of this host.
+        """
+        self._mounted.clear()
+        mounts = [(one.mountpoint, one.device) for one in self.mounts]
+        self._touched |= {device for _, device in mounts}
+        with self.share(mounts, folder):
+            yield
 
     @property
     def touched(self) -> tuple[Planned, ...]:
         """The filesystems that were mounted."""
-        mounts = (one for one in self.mounts if one.device in self._mounted)
+        mounts = (one for one in self.mounts if one.device in self._touched)
         return tuple(Planned(mountpoint=one.mountpoint, device=one.device) for one in mounts)
 
     def create(self, path: bytes, pieces: Iterable[bytes]) -> int:
@@ -229,6 +254,7 @@ class GuestFiles(GuestTree):
     def _tree_of(self, mount: Mount) -> WritableTree:
         if mount.device not in self._mounted:
             self._mounted[mount.device] = self._mount(mount.device, mount.mountpoint)
+            self._touched.add(mount.device)
         return self._mounted[mount.device]
 
 

@@ -204,6 +204,7 @@ class _Worker:
                     self.warnings += session.warnings
                 engine.begin_writing()
                 guest = GuestFiles(plan, engine.mount_writable)
+                guest.share = engine.share
                 yield guest
                 engine.finish_writing()
                 self.touched = guest.touched

@@ -14,19 +14,15 @@ _MAC = rb"[\"']?(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}[\"']?[ \t]*(?:#.*)?$\n?"
 IFCFG = re.compile(rb"^[ \t]*(?:HWADDR=.*\n?|(?:MACADDR|LLADDR)=" + _MAC + rb")", re.MULTILINE)
 # interfaces(5), with or without the class "ether".
 INTERFACES = re.compile(rb"^[ \t]*hwaddress[ \t]+(?:ether[ \t]+)?" + _MAC, re.MULTILINE)
-FOLDERS = {
-    "fedora": "/etc/sysconfig/network-scripts",
-    "rhel": "/etc/sysconfig/network-scripts",
-    "suse": "/etc/sysconfig/network",
-}
 
 
 def _plan(guest: Guest, _: Mapping[str, Any]) -> Iterator[Action]:
-    if guest.family in FOLDERS:
-        yield from remove_lines(guest, IFCFG, f"{FOLDERS[guest.family]}/ifcfg-*")
-    if guest.family == "debian":
-        files = ("/etc/network/interfaces", "/etc/network/interfaces.d/*")
-        yield from remove_lines(guest, INTERFACES, *files)
+    yield from remove_lines(
+        guest, IFCFG, "/etc/sysconfig/network-scripts/ifcfg-*", "/etc/sysconfig/network/ifcfg-*"
+    )
+    yield from remove_lines(
+        guest, INTERFACES, "/etc/network/interfaces", "/etc/network/interfaces.d/*"
+    )
 
 
 operation = Operation(
@@ -35,6 +31,5 @@ operation = Operation(
     description="HWADDR, MACADDR and LLADDR in ifcfg-* of Red Hat and SUSE, hwaddress in "
     "interfaces(5) of Debian: the file is for the card of this machine only, or gives one address "
     "to all clones.",
-    families=("debian", "fedora", "rhel", "suse"),
     plan=_plan,
 )

@@ -10,7 +10,10 @@ import pytest
 
 from fixtures import sysprep
 from fixtures.tree import make_tar
+from imgtools.errors import GuestFileNotFoundError
+from imgtools.guest.tree import GuestTree
 from tests.appliance.scratch import change, overlay_of
+from tests.appliance.small import digest
 from tests.cli import imgtools
 from tests.sysprep_plans import OPERATIONS, Plan, each_alone, expected, on_tree, state
 
@@ -49,17 +52,7 @@ FRESH: dict[str, Plan] = {
     },
 }
 # Not for this family, whose own package or nobody does that.
-OTHERS = {"net-hostname", "net-hwaddr", "net-nmconn"}
-# What the defaults leave on purpose: two operations are off, interfaces would not be found
-# without their MAC address or pretend to have one, and no program of Debian reads ifcfg files.
-LEFT = {
-    "/var/lib/snapd/state.json",
-    "/etc/pki/tls/private/web.key",
-    "/etc/netplan/01-lan.yaml",
-    "/etc/sysconfig/network-scripts/ifcfg-eth0",
-    "/etc/systemd/network/10-lan.network",
-    "/etc/systemd/network/20-wan.network",
-}
+OTHERS = {"debian": {"net-hostname", "net-nmconn"}, "fedora": set[str]()}
 
 
 @pytest.fixture(scope="module")
@@ -83,53 +76,71 @@ def test_each_alone_takes_its_traces_and_nothing_else(planted: Path) -> None:
     for one in OPERATIONS:
         both = wanted.get(one.name, set()) | FRESH.get(one.name, set())
         assert plans[one.name] == both, one.name
-        assert bool(both) != (one.name in OTHERS), one.name
+        assert bool(both) != (one.name in OTHERS["debian"]), one.name
 
 
-def test_all_defaults_in_one_go_and_then_again(planted: Path) -> None:
-    before = state(planted)
-    wanted = expected(sysprep.traces("debian"))
-    names = [one.name for one in OPERATIONS if one.default]
-    actions = {one for name in names for one in wanted.get(name, set()) | FRESH.get(name, set())}
+@pytest.mark.parametrize("guest", ["debian", "fedora"])
+def test_all_defaults_in_one_go_and_then_the_rest(
+    guest: str, planted: Path, image: Image, tmp_path: Path
+) -> None:
+    base = planted if guest == "debian" else image(sysprep.NAME)
+    disk = overlay_of(base, tmp_path / "disk.qcow2")
+    defaults = [one.name for one in OPERATIONS if one.default and one.name not in OTHERS[guest]]
+    rest = [one.name for one in OPERATIONS if not one.default]
+    run_and_look(disk, guest, defaults, ())
+    # nothing that clones would clash by is left
+    done = imgtools("sysprep", "--check", "--json", "-a", disk)
+    [looked] = json.loads(done.text)["result"]["guests"]
+    clashes = {one["path"] for one in looked["identities"] if one["severity"] == "clash"}
+    assert (done.code, clashes) == (0, set()), done
+    run_and_look(disk, guest, rest, ("--operations", "all,-defaults"))
 
-    assert change_all(planted) == {name for name in names if name not in OTHERS}
 
-    after = state(planted)
-    changed = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
+def run_and_look(disk: Path, guest: str, names: list[str], words: tuple[str, ...]) -> None:
+    """Operations do what a dry run lists, no less and no more, and no more the second time."""
+    before, old = state(disk), digest(disk)
+    dry = imgtools("sysprep", "-n", "--json", "-a", disk, *words)
+    assert (dry.code, digest(disk)) == (0, old), dry
+    listed = json.loads(dry.text)["result"]["operations"]
+    actions = on_tree(
+        disk,
+        lambda tree: {
+            (one["verb"], resolved(tree, one["path"])) for each in listed for one in each["actions"]
+        },
+    )
     tops = tuple(f"{path}/" for verb, path in actions if verb == "removed")
+
+    result = json.loads(change("sysprep", "-a", disk, "--json", *words).text)["result"]
+    assert result["committed"]
+    assert result["operations"] == listed
+    assert {one["name"] for one in listed if one["actions"]} == set(names)
+
+    after = state(disk)
+    changed = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
     assert {path for path in changed if not path.startswith(tops)} == {path for _, path in actions}
     for verb, path in actions:
         assert (path in after) == (verb != "removed"), path
-    assert_contents(planted, names)
+    assert_contents(disk, guest, names)
 
-    again = imgtools("sysprep", "-a", planted, "--json")
+    again = imgtools("sysprep", "-a", disk, "--json", *words)
     assert (again.code, again.stderr) == (0, "")
-    result = json.loads(again.text)["result"]
-    assert not any(one["actions"] for one in result["operations"])
-    assert state(planted) == after
-    assert clashes(planted) == LEFT
+    assert not any(one["actions"] for one in json.loads(again.text)["result"]["operations"])
+    assert state(disk) == after
 
 
-def clashes(disk: Path) -> set[str]:
-    """The files by which clones would still clash."""
-    done = imgtools("sysprep", "--check", "--json", "-a", disk)
-    [guest] = json.loads(done.text)["result"]["guests"]
-    return {one["path"] for one in guest["identities"] if one["severity"] == "clash"}
+def resolved(tree: GuestTree, path: str) -> str:
+    """The path with links in its folders followed, also where a folder is yet to be made."""
+    try:
+        return tree.resolve(path.encode(), follow_last=False).decode()
+    except GuestFileNotFoundError:
+        return path
 
 
-def change_all(disk: Path) -> set[str]:
-    """Run `imgtools sysprep`; the names of the operations that did something."""
-    done = change("sysprep", "-a", disk, "--json")
-    result = json.loads(done.text)["result"]
-    assert result["committed"]
-    return {one["name"] for one in result["operations"] if one["actions"]}
-
-
-def assert_contents(disk: Path, names: list[str]) -> None:
+def assert_contents(disk: Path, guest: str, names: list[str]) -> None:
     """Edited files are as they should be; the machine has no ID, and what makes its keys."""
     after = {
         f"/{one.entry.path.decode()}": one.after
-        for one in sysprep.traces("debian")
+        for one in sysprep.traces(guest)
         if one.after is not None and {name for name, _, _ in one.wanted} & set(names)
     }
     after["/etc/machine-id"] = b"uninitialized\n"
@@ -137,6 +148,8 @@ def assert_contents(disk: Path, names: list[str]) -> None:
         disk, lambda tree: {path: tree.read(path.encode(), limit=1 << 20) for path in after}
     )
     assert found == after
+    if guest != "debian" or "ssh-hostkeys" not in names:
+        return
     unit, target = on_tree(
         disk, lambda tree: (tree.read(UNIT.encode(), limit=4096), tree.readlink(WANTED.encode()))
     )

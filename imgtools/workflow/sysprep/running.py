@@ -17,6 +17,8 @@ from imgtools.errors import (
     GuestFileNotFoundError,
     GuestOperationError,
     ImgtoolsError,
+    MissingToolError,
+    UsageError,
 )
 from imgtools.guest.mounting import MountRequest
 from imgtools.guest.opening import Session
@@ -113,6 +115,8 @@ def prepare(tree: GuestTree, operations: Sequence[Operation], values: Values) ->
             wanted = _wanted(tree, operation.plan(guest, values), gone)
         except DirectError:
             raise  # the appliance will be asked
+        except (UsageError, MissingToolError):
+            raise
         except ImgtoolsError as error:
             raise _failed(operation, error) from error
         except Exception as error:  # a plugin's own fault
@@ -129,6 +133,9 @@ def _wanted(tree: GuestTree, actions: Iterable[Action], gone: set[bytes]) -> lis
     """The actions whose path no earlier one removes; ``gone`` grows by what these remove."""
     wanted = []
     for action in actions:
+        if action.verb == "ran":  # its path is one of this host
+            wanted.append(action)
+            continue
         parts = _resolved(tree, action.path).split(b"/")
         if any(b"/".join(parts[:depth]) in gone for depth in range(2, len(parts) + 1)):
             continue
@@ -183,6 +190,7 @@ def _perform(action: Action, guest: GuestFiles) -> list[Done]:
     try:
         return action.step.perform(guest)
     except GuestFileNotFoundError:
-        if action.verb == "removed":
+        # A script that ran before it may have removed it.
+        if action.verb in ("removed", "edited"):
             return []
         raise

@@ -66,7 +66,6 @@ IFCFG = b"BOOTPROTO='dhcp'\nLLADDR='52:54:00:12:34:56'\nHWADDR=52:54:00:12:34:57
     ("files", "expected"),
     [
         ({**SUSE, "etc/sysconfig/network/ifcfg-eth0": IFCFG}, b"BOOTPROTO='dhcp'\n"),
-        ({**FEDORA, "etc/sysconfig/network/ifcfg-eth0": IFCFG}, None),
         ({**FEDORA, "etc/sysconfig/network-scripts/ifcfg-a": b"MACADDR=random\n"}, None),
         (
             {**DEBIAN, "etc/network/interfaces": b"a\n hwaddress 52:54:00:12:34:56 # old\nb\n"},
