@@ -23,15 +23,22 @@ from imgtools.errors import (
     GuestSymlinkLoopError,
     UsageError,
 )
+from imgtools.guest.linux.boot import ESP_MBR_ID, ESP_TYPE
 from imgtools.guest.linux.distros import family
 from imgtools.guest.linux.findings import Findings
+from imgtools.guest.linux.grub import core_text
+from imgtools.guest.linux.initramfs import DamagedInitramfsError, Text
 from imgtools.guest.linux.release import Release, find_release
 from imgtools.guest.steps import (
     Content,
     Link,
     Mkdir,
+    Move,
     Remove,
+    RenewLvm,
     Rewrite,
+    RewriteInitramfs,
+    SetUuid,
     Step,
     Touch,
     Truncate,
@@ -39,8 +46,8 @@ from imgtools.guest.steps import (
     Write,
 )
 from imgtools.guest.steps.host import RunOnHost, check_fuse, find_folder, find_program
-from imgtools.guest.tree import GuestTree
-from imgtools.model import Stat
+from imgtools.guest.tree import GuestTree, show
+from imgtools.model import Stat, Storage
 
 __all__ = [
     "Action",
@@ -50,16 +57,22 @@ __all__ = [
     "Operation",
     "Option",
     "Release",
+    "Text",
     "UsageError",
+    "core_text",
     "empty",
     "empty_paths",
     "link",
+    "move",
     "remove",
     "remove_files",
     "remove_lines",
     "remove_paths",
+    "renew_lvm",
     "rewrite",
+    "rewrite_initramfs",
     "run_on_host",
+    "set_uuid",
     "touch",
     "write",
 ]
@@ -73,12 +86,18 @@ _GLOB = frozenset(b"*?[")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
-    """One thing to do: ``step`` does it to ``path``; ``freed`` are the bytes that it gives back."""
+    """One thing to do: ``step`` does it to ``path``; ``freed`` are the bytes that it gives back.
+
+    An ``unmounted`` one is done to a device, before all that is done to files; ``detail`` says
+    what is done for people.
+    """
 
     verb: Verb
     path: bytes
     step: Step
     freed: int = 0
+    unmounted: bool = False
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,16 +124,48 @@ class Home:
 
 
 class Guest:
-    """A guest as an operation sees it: read-only, links resolved inside the guest."""
+    """A guest as an operation sees it: read-only, links resolved inside the guest.
+
+    ``warnings`` are what `warn` was told.
+    """
 
     def __init__(self, tree: GuestTree) -> None:
         self.tree = tree
+        self.warnings: list[str] = []
         self.release: Release = find_release(tree, Findings("guest"))
 
     @property
     def family(self) -> str:
         """``debian``, ``fedora``, ``rhel``, ``suse``, ``arch`` …, or empty."""
         return family(self.release.final_distro, self.release.id_like)
+
+    @property
+    def storage(self) -> Storage:
+        """What is on all disks: ``filesystems``, ``luks``, ``pvs``, ``vgs``, ``partitions`` …"""
+        return self.tree.storage()
+
+    def is_mounted(self, device: str) -> bool:
+        """True if the guest mounts the filesystem on ``device``, or a subvolume of it."""
+        below = f"btrfsvol:{device}/"
+        return any(
+            mount.device == device or mount.device.startswith(below) for mount in self.tree.mounts
+        )
+
+    def unmounted_esps(self) -> list[str]:
+        """EFI system partitions (UEFI 2.10, 5.3.3) of which the guest's fstab says nothing."""
+        found = {one.device for one in self.storage.filesystems}
+        return [
+            one.name
+            for one in self.storage.partitions
+            if (one.gpt_type == ESP_TYPE or one.mbr_id == ESP_MBR_ID)
+            and one.name in found
+            and not self.is_mounted(one.name)
+        ]
+
+    def warn(self, text: str) -> None:
+        """Tell the user, without ending the run."""
+        if text not in self.warnings:
+            self.warnings.append(text)
 
     def glob(self, *patterns: str) -> Iterator[bytes]:
         """The paths that shell patterns match (``*``, ``?``, ``[…]``; ``*`` also hidden names).
@@ -339,6 +390,58 @@ def link(guest: Guest, target: str, path: str | bytes) -> Iterator[Action]:
     elif step.idle(guest.tree):
         return
     yield Action(verb="made", path=where, step=step)
+
+
+def move(path: bytes, to: bytes) -> Iterator[Action]:
+    """Give a file or folder another name; ``to`` is the whole new path."""
+    yield Action(verb="moved", path=path, step=Move(path=path, to=to), detail=f"to {show(to)}")
+
+
+def rewrite_initramfs(guest: Guest, path: bytes, text: Text) -> Iterator[Action]:
+    """Replace text in an initramfs, if it names that.  One that no kernel could unpack is left.
+
+    Raises GuestOperationError if it cannot be looked into.
+    """
+    step = RewriteInitramfs(path=path, text=text)
+    try:
+        idle = step.idle(guest.tree)
+    except DamagedInitramfsError as error:
+        guest.warn(f"{show(path)}: {error.message}; it is left as it is")
+    except GuestOperationError as error:
+        raise GuestOperationError(f"{show(path)}: {error.message}", hint=error.hint) from error
+    else:
+        if not idle:
+            yield Action(verb="edited", path=path, step=step)
+
+
+# --- devices, while nothing on them is mounted ---------------------------------------------------
+
+
+def set_uuid(device: str, kind: str, old: str, new: str) -> Iterator[Action]:
+    """Give the filesystem, swap or LUKS header on a device of ``guest.storage`` another UUID.
+
+    ``kind`` is ext2, ext3, ext4, xfs, btrfs, swap, vfat or crypto_LUKS.
+    """
+    yield Action(
+        verb="changed",
+        path=device.encode("utf-8", errors="surrogateescape"),
+        step=SetUuid(device=device, kind=kind, old=old, new=new),
+        unmounted=True,
+        detail=f"{kind}: a random UUID instead of {old}",
+    )
+
+
+def renew_lvm(detail: str, tell: Callable[[Mapping[str, str]], None]) -> Iterator[Action]:
+    """Give every PV and VG a random id; ``tell`` gets old to new, without dashes, once done.
+
+    That is before anything is done to files.
+    """
+    yield Action(
+        verb="changed", path=b"LVM", step=RenewLvm(tell=tell), unmounted=True, detail=detail
+    )
+
+
+# --- this host -----------------------------------------------------------------------------------
 
 
 def run_on_host(programs: Sequence[str], folder: str | None = None) -> Iterator[Action]:

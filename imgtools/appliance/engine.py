@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from imgtools.appliance import renaming
 from imgtools.appliance.foreign import inspect_foreign
 from imgtools.appliance.launch import Appliance
 from imgtools.appliance.mounting import READ_ONLY, mount, separate_clones
@@ -19,6 +20,7 @@ from imgtools.appliance.survey import (
     Survey,
     details_script,
     groups_in_disk_order,
+    kernel_path,
     parse_survey,
     with_details,
 )
@@ -120,6 +122,24 @@ class ApplianceEngine:
         self.appliance.call(lambda lib: lib.status("umount_all"), what="unmounting")
         self._trees.clear()
         self._writable.clear()
+
+    def set_uuid(self, device: str, kind: str, uuid: str) -> None:
+        """Give what is on ``device`` another UUID (see `renaming.set_uuid`), nothing mounted."""
+        self.storage()
+        assert self._survey is not None
+        renaming.set_uuid(self.appliance, device, kernel_path(self._survey, device), kind, uuid)
+
+    def renew_lvm(self) -> dict[str, str]:
+        """Give LVM's PVs and VGs random ids, nothing mounted; old ids to new, without dashes."""
+        volumes = {one.name for one in self.storage().lvs}
+        assert self._survey is not None
+        above = {path: name for path, name in self._mapped.items() if path in volumes}
+        opened = [name.removeprefix("/dev/mapper/") for name in above.values()]
+        changed = renaming.renew_lvm(self.appliance, opened)
+        if above:
+            self._mapped = {k: v for k, v in self._mapped.items() if k not in above}
+            unlock(self.appliance, self._survey, self._keys, self._mapped, self._notices)
+        return changed
 
     def mount_writable(self, device: str, shown_at: bytes = b"/") -> ApplianceWriter:
         """The tree of a mountable, to be changed.  Mounted on the overlay, once.

@@ -171,12 +171,16 @@ class Appliance:
         if self._doom is not None:
             raise self._doom
 
-    def shell(self, script: str, *, what: str = "a look at the disks") -> bytes:
+    def shell(
+        self, script: str, *, what: str = "a look at the disks", timeout: float = CALL_TIMEOUT
+    ) -> bytes:
         """Run a shell script inside the appliance and return what it printed (under 4 MiB)."""
         from imgtools.appliance.library import string_list
 
         arguments = string_list([os.fsencode(script)])
-        return self.call(lambda lib: lib.text("debug", b"sh", arguments), what=what)
+        return self.call(
+            lambda lib: lib.text("debug", b"sh", arguments), what=what, timeout=timeout
+        )
 
     def unpack(self, archive: int, folder: bytes) -> None:
         """Unpack a tar stream, read from a descriptor, in ``folder`` (an ASCII path)."""

@@ -246,7 +246,12 @@ def _document(result: Report, how: How) -> dict[str, Any]:
                 "applies": one.applies,
                 "freed": one.freed,
                 "actions": [
-                    {"verb": action.verb, "path": action.path, "freed": action.freed}
+                    {
+                        "verb": action.verb,
+                        "path": action.path,
+                        "freed": action.freed,
+                        **({"detail": action.detail} if action.detail else {}),
+                    }
                     for action in one.actions
                 ],
             }
@@ -264,7 +269,8 @@ def _print(result: Report, how: How, output: Output) -> None:
         for one in did:
             print(f"{one.operation.name}:")
             for action in one.actions:
-                print(f"  {action.verb} {safe_text(action.path)}")
+                detail = f" ({safe_text(action.detail)})" if action.detail else ""
+                print(f"  {action.verb} {safe_text(action.path)}{detail}")
     else:
         print_columns([_row(one) for one in did], right=(1, 2))
     freed = human_size(sum(one.freed for one in did))

@@ -21,7 +21,7 @@ from imgtools.errors import (
     GuestOperationError,
     GuestSymlinkLoopError,
 )
-from imgtools.model import DirEntry, FileTree, Stat, StatVFS
+from imgtools.model import DirEntry, FileTree, Stat, StatVFS, Storage
 
 MAX_LINKS = 40  # Linux's own limit: MAXSYMLINKS in fs/namei.c
 MAX_PATH = 1 << 16
@@ -47,13 +47,18 @@ def show(path: bytes) -> str:
 
 
 class GuestTree:
-    """The guest's files as the guest sees them.  Paths are absolute bytes."""
+    """The guest's files as the guest sees them.  Paths are absolute bytes.
+
+    ``storage`` answers what is on the guest's disks: nothing where whoever made the tree did not
+    set it.
+    """
 
     def __init__(self, mounts: list[Mount]) -> None:
         self.mounts = sorted(mounts, key=lambda mount: len(mount.mountpoint))
         if not self.mounts or self.mounts[0].mountpoint != b"/":
             raise ValueError("a guest tree needs a filesystem mounted on /")
         self._by_point = {mount.mountpoint: mount for mount in self.mounts}
+        self.storage: Callable[[], Storage] = Storage
 
     # -- metadata ---------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import stat as _stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn, cast
+from typing import Protocol, cast
 
 from imgtools.errors import (
     GuestFileNotFoundError,
@@ -37,12 +37,22 @@ def plan_of(tree: GuestTree) -> tuple[Planned, ...]:
     return tuple(Planned(mountpoint=one.mountpoint, device=one.device) for one in tree.mounts)
 
 
-Share = Callable[[Sequence[tuple[bytes, str]], Path], contextlib.AbstractContextManager[None]]
-"""Gives filesystems, by their paths in the guest, to a folder of this host."""
+class Devices(Protocol):
+    """The guest's devices, to be changed while nothing on them is mounted."""
 
+    def unmount(self) -> None:
+        """Unmount everything."""
 
-def _cannot_share(_mounts: Sequence[tuple[bytes, str]], _folder: Path) -> NoReturn:
-    raise GuestOperationError("the files of this guest cannot be shared with this host")
+    def set_uuid(self, device: str, kind: str, uuid: str) -> None:
+        """Give the ``kind`` (``ext4``, ``swap``, ``crypto_LUKS`` …) on it another UUID."""
+
+    def renew_lvm(self) -> dict[str, str]:
+        """Give LVM's PVs and VGs random ids; old ids to new ones, without dashes."""
+
+    def share(
+        self, mounts: Sequence[tuple[bytes, str]], folder: Path
+    ) -> contextlib.AbstractContextManager[None]:
+        """Filesystems, by their paths in the guest, on a folder of this host, for the block."""
 
 
 class GuestFiles(GuestTree):
@@ -53,14 +63,29 @@ class GuestFiles(GuestTree):
     """
 
     def __init__(
-        self, plan: Sequence[Planned], mount: Callable[[str, bytes], WritableTree]
+        self,
+        plan: Sequence[Planned],
+        mount: Callable[[str, bytes], WritableTree],
+        devices: Devices | None = None,
     ) -> None:
         not_yet = cast("FileTree", None)
         super().__init__([Mount(one.mountpoint, one.device, not_yet) for one in plan])
         self._mount = mount
         self._mounted: dict[str, WritableTree] = {}
         self._touched: set[str] = set()
-        self.share: Share = _cannot_share
+        self._devices = devices
+
+    def unmounted(self) -> Devices:
+        """The devices, after everything was unmounted; the next file mounts its filesystem again.
+
+        Raises GuestOperationError where they cannot be changed.
+        """
+        if self._devices is None:
+            raise GuestOperationError("the devices of this guest cannot be changed")
+        if self._mounted:
+            self._devices.unmount()
+            self._mounted.clear()
+        return self._devices
 
     @contextlib.contextmanager
     def shared(self, folder: Path) -> Iterator[None]:
@@ -69,10 +94,9 @@ class GuestFiles(GuestTree):
         Nothing else may be done to the guest in the block.  Raises GuestOperationError,
         RefusedError if links of the guest would lead to files of this host.
         """
-        self._mounted.clear()
         mounts = [(one.mountpoint, one.device) for one in self.mounts]
         self._touched |= {device for _, device in mounts}
-        with self.share(mounts, folder):
+        with self.unmounted().share(mounts, folder):
             yield
 
     @property

@@ -203,8 +203,8 @@ class _Worker:
                     plan = plan_of(guest_tree(session, mounts))
                     self.warnings += session.warnings
                 engine.begin_writing()
-                guest = GuestFiles(plan, engine.mount_writable)
-                guest.share = engine.share
+                guest = GuestFiles(plan, engine.mount_writable, engine)
+                guest.storage = engine.storage
                 yield guest
                 engine.finish_writing()
                 self.touched = guest.touched

@@ -18,8 +18,12 @@ def guest_tree(session: Session, mounts: Sequence[MountRequest]) -> GuestTree:
 
     Raises NoGuestError, SeveralGuestsError (which lists the roots), GuestOperationError.
     """
-    if mounts:
-        return mount_requested(session, mounts)
+    tree = mount_requested(session, mounts) if mounts else _inspected(session)
+    tree.storage = session.engine.storage
+    return tree
+
+
+def _inspected(session: Session) -> GuestTree:
     from imgtools.guest.roots import open_guest_tree
 
     try:

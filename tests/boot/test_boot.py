@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -46,10 +46,11 @@ def overlay(base: Path, disk: Path) -> Path:
     return disk
 
 
-def boot(*disks: Path) -> list[bytes]:
+def boot(*disks: Path, more: Sequence[str] = ()) -> list[bytes]:
     """Boot guests at the same time, until each turns itself off; what they said on ttyS1.
 
-    ttyS0 is the console, where the kernel and systemd write in between.
+    ttyS0 is the console, where the kernel and systemd write in between; ``more`` are words for
+    qemu.
     """
     with contextlib.ExitStack() as stack:
         guests = [
@@ -58,7 +59,7 @@ def boot(*disks: Path) -> list[bytes]:
                     ["qemu-system-x86_64", "-M", "q35,accel=tcg", "-cpu", "max", "-m", "1024",
                      "-smp", "2", "-display", "none", "-nodefaults", "-no-reboot",
                      "-serial", f"file:{disk}.console", "-serial", f"file:{disk}.proof",
-                     "-drive", f"file={disk},format=qcow2,if=virtio"],
+                     "-drive", f"file={disk},format=qcow2,if=virtio", *more],
                 )
             )
             for disk in disks

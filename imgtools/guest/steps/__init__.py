@@ -8,7 +8,9 @@ of several steps all must be idle.
 from __future__ import annotations
 
 from imgtools.guest.steps.base import Done, Step, Verb
+from imgtools.guest.steps.boot import RewriteInitramfs
 from imgtools.guest.steps.content import AppendLine, Content, Edit, Rewrite, Truncate, Write
+from imgtools.guest.steps.devices import RenewLvm, SetUuid
 from imgtools.guest.steps.names import Link, Mkdir, Move, Remove, Touch
 from imgtools.guest.steps.permissions import Chmod, Chown
 
@@ -23,7 +25,10 @@ __all__ = [
     "Mkdir",
     "Move",
     "Remove",
+    "RenewLvm",
     "Rewrite",
+    "RewriteInitramfs",
+    "SetUuid",
     "Step",
     "Touch",
     "Truncate",

@@ -8,7 +8,7 @@ that an earlier one removes is not listed again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from imgtools.api import Action, Guest, Operation
@@ -40,6 +40,7 @@ class Prepared:
     operation: Operation
     actions: tuple[Action, ...]
     applies: bool = True
+    notices: tuple[Notice, ...] = ()
 
     @property
     def freed(self) -> int:
@@ -78,8 +79,12 @@ def sysprep(
         prepared=tuple(step.prepared),
         committed=result.committed,
         engine="appliance",
-        warnings=result.warnings,
+        warnings=(*result.warnings, *_notices(step.prepared)),
     )
+
+
+def _notices(prepared: Sequence[Prepared]) -> tuple[Notice, ...]:
+    return tuple(notice for one in prepared for notice in one.notices)
 
 
 def _dry_run(
@@ -98,7 +103,7 @@ def _dry_run(
         prepared=tuple(outcome.result),
         committed=False,
         engine=outcome.engine,
-        warnings=outcome.warnings,
+        warnings=(*outcome.warnings, *_notices(outcome.result)),
     )
 
 
@@ -108,6 +113,7 @@ def prepare(tree: GuestTree, operations: Sequence[Operation], values: Values) ->
     gone: set[bytes] = set()
     prepared = []
     for operation in operations:
+        guest.warnings.clear()
         if not operation.applies(guest):
             prepared.append(Prepared(operation=operation, actions=(), applies=False))
             continue
@@ -125,7 +131,10 @@ def prepare(tree: GuestTree, operations: Sequence[Operation], values: Values) ->
                 "the image is as it was",
                 hint=f"leave it out with --operations -{operation.name}, and tell its author",
             ) from error
-        prepared.append(Prepared(operation=operation, actions=tuple(wanted)))
+        notices = tuple(
+            Notice(code=f"sysprep.{operation.name}", message=text) for text in guest.warnings
+        )
+        prepared.append(Prepared(operation=operation, actions=tuple(wanted), notices=notices))
     return prepared
 
 
@@ -133,7 +142,7 @@ def _wanted(tree: GuestTree, actions: Iterable[Action], gone: set[bytes]) -> lis
     """The actions whose path no earlier one removes; ``gone`` grows by what these remove."""
     wanted = []
     for action in actions:
-        if action.verb == "ran":  # its path is one of this host
+        if action.unmounted or action.verb == "ran":  # not a path of the guest
             wanted.append(action)
             continue
         parts = _resolved(tree, action.path).split(b"/")
@@ -173,17 +182,28 @@ class _Sysprep:
         return not any(one.actions for one in self.prepared)
 
     def perform(self, guest: GuestFiles) -> list[Done]:
-        """Do what was planned."""
+        """Do what was planned: what needs devices with nothing mounted, then the files."""
         if not self.prepared:
             self.prepared = prepare(guest, self.operations, self.values)
         done: list[Done] = []
-        for one in self.prepared:
-            try:
-                for action in one.actions:
-                    done += _perform(action, guest)
-            except GuestOperationError as error:
-                raise _failed(one.operation, error) from error
+        for unmounted in True, False:
+            for index, one in enumerate(self.prepared):
+                try:
+                    actions = [
+                        self._one(action, guest, done) if action.unmounted is unmounted else action
+                        for action in one.actions
+                    ]
+                except GuestOperationError as error:
+                    raise _failed(one.operation, error) from error
+                self.prepared[index] = replace(one, actions=tuple(actions))
         return done
+
+    def _one(self, action: Action, guest: GuestFiles, done: list[Done]) -> Action:
+        """Do one action; the action as it is to be reported."""
+        new = _perform(action, guest)
+        done += new
+        details = ", ".join(one.detail for one in new)
+        return replace(action, detail=details) if action.unmounted else action
 
 
 def _perform(action: Action, guest: GuestFiles) -> list[Done]:

@@ -1,0 +1,139 @@
+"""New ids for one of everything, and for everything that names one: in one launch, all or none."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fixtures import uuids
+from imgtools.guest.linux.initramfs import Text, scan
+from tests.appliance.scratch import Launches
+from tests.appliance.small import digest
+from tests.appliance.test_sysprep import plugin
+from tests.cli import imgtools
+
+pytestmark = pytest.mark.appliance
+
+BOTH = ("--enable", "fs-uuids,lvm-uuids")
+FSTAB, CRYPTTAB = "/etc/fstab", "/etc/crypttab"
+UNITS = "/etc/systemd/system"
+INITRD = "/boot/initrd.img-6.1.0-1"
+
+
+@pytest.fixture
+def guest(image: Callable[[str], Path], tmp_path: Path) -> Path:
+    path = tmp_path / "guest.qcow2"
+    words = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", image("uuids")]
+    subprocess.run([*words, path], check=True)
+    return path
+
+
+def ids(disk: Path) -> dict[str, str]:
+    """What is on the disk by name and kind, each with its UUID."""
+    found = json.loads(imgtools("filesystems", "--all", "--uuids", "--json", "-a", disk).stdout)
+    return {f"{one['name']} {one['type']}": one["uuid"] for one in found["result"] if one["uuid"]}
+
+
+def read(disk: Path, path: str) -> str:
+    done = imgtools("cat", "-a", disk, path)
+    assert done.code == 0, done.stderr
+    return done.text
+
+
+def luks_uuid(disk: Path) -> str:
+    """Of the partition behind the others: what cryptsetup says of a copy."""
+    raw = disk.with_suffix(".luks")
+    offset = 2048 + (16 + 304 + 112 + 8 + 72) * 2048
+    words = ["qemu-img", "dd", "-f", "qcow2", "-O", "raw", "bs=512", f"skip={offset}"]
+    subprocess.run([*words, f"count={offset + 8192}", f"if={disk}", f"of={raw}"], check=True)
+    header = raw.read_bytes()[:592]
+    assert header.startswith(b"LUKS\xba\xbe")
+    return header[168:208].rstrip(b"\0").decode()  # LUKS1's on-disk format: uuid at 168
+
+
+def test_everything_has_a_new_id_and_is_called_by_it(guest: Path, tmp_path: Path) -> None:
+    before, sha, launches = ids(guest), digest(guest), Launches(tmp_path)
+    dry = imgtools("sysprep", "-n", "--json", "-a", guest, *BOTH, **launches.environment)
+    assert (dry.code, launches.count(), digest(guest)) == (0, 0, sha), dry.stderr
+    real = imgtools("sysprep", "--json", "-a", guest, *BOTH, **launches.environment)
+    assert (real.code, launches.count()) == (0, 1), real.stderr
+    said, done = (
+        # which new id a dry run gives to the name of a unit is its own affair
+        [(a["verb"], re.sub(r"[0-9a-f]{8}\\x2d.*swap", "UUID", a["path"]))
+         for one in json.loads(run.stdout)["result"]["operations"]
+         for a in one["actions"]]
+        for run in (dry, real)
+    )  # fmt: skip
+    assert said == done
+    assert ("edited", "/boot/initrd.img-6.1.0-1") in done
+
+    after = ids(guest)
+    assert after.keys() == before.keys()
+    same = {name for name in before if before[name] == after[name]}
+    assert same == {"/dev/ids/root lv"}
+    new = {old: after[name] for name, old in before.items() if name not in same}
+    root, home, data, swap = (new[old] for old in (uuids.ROOT, uuids.HOME, uuids.DATA, uuids.SWAP))
+    luks, serial = luks_uuid(guest), new[uuids.SERIAL]
+    assert luks != uuids.LUKS
+    assert len({*new.values(), luks}) == len(new) + 1
+
+    assert read(guest, FSTAB) == (
+        f"UUID={root} / ext4 defaults 0 1\n"
+        f"UUID={serial} /boot/efi vfat umask=0077 0 1\n"
+        f"/dev/disk/by-uuid/{home} /home xfs defaults 0 0\n"
+        f'UUID="{data.upper()}" /srv btrfs subvol=@srv 0 0\n'
+        f"UUID={swap} none swap sw 0 0\n"
+    )
+    assert read(guest, CRYPTTAB) == f"secret UUID={luks} none luks\nluks-{luks} /dev/sda6 none\n"
+    assert read(guest, "/etc/kernel/cmdline") == f"root=UUID={root} resume=UUID={swap}\n"
+    assert read(guest, "/boot/efi/EFI/debian/grub.cfg") == f"search.fs_uuid {root} root\n"
+    assert read(guest, "/boot/loader/entries/one.conf") == f"options root=UUID={root}\n"
+    assert f"luks-{luks}" in read(guest, "/etc/default/grub")
+    grubenv = read(guest, "/boot/grub/grubenv")
+    assert (len(grubenv), f"UUID={root} ro\n" in grubenv) == (1024, True)
+    vg, pv = after["/dev/ids vg"], after["/dev/sda5 pv"]
+    grub = read(guest, "/boot/grub/grub.cfg")
+    assert f"cryptomount -u {luks.replace('-', '')}\n" in grub
+    assert vg in re.sub("-", "", grub)
+    assert f"PVID={pv} " in read(guest, "/etc/lvm/devices/system.devices")
+    unit = f"dev-disk-by\\x2duuid-{swap}".replace("-", "\\x2d").replace("dev\\x2d", "dev-", 1)
+    unit = unit.replace("disk\\x2d", "disk-", 1).replace("uuid\\x2d", "uuid-", 1) + ".swap"
+    assert f"by-uuid/{swap}" in read(guest, f"{UNITS}/{unit}")
+    assert f"by-uuid/{swap}" in read(guest, f"{UNITS}/swap.target.wants/{unit}")
+    assert read(guest, "/etc/not-an-id") == f"UUID={uuids.ROOT}\n"
+    assert [read(guest, path) for path in ("/home/file", "/srv/file")] == ["kept\n", "kept\n"]
+
+    copied = tmp_path / "initrd"
+    copied.write_bytes(imgtools("cat", "-a", guest, INITRD).stdout)
+    for uuid, there in (swap, True), (luks, True), (uuids.SWAP, False), (uuids.LUKS, False):
+        raw = uuid.encode()
+        with copied.open("rb") as stream:
+            parts = scan(stream, Text(names=lambda b, r=raw: r in b, replace=bytes, longest=40))
+        assert any(part.found for part in parts) is there, uuid
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("yield from write(guest, '/boot/fill', bytes(90 << 20))", "operation broken: /boot/fill"),
+        (
+            "import imgtools.api as a; yield from a.set_uuid('/dev/sda2', 'ext4', '', 'new')",
+            "operation broken: /dev/sda2: its UUID cannot be changed: ",
+        ),
+    ],
+)
+def test_a_failure_after_ids_were_changed_leaves_the_image(
+    body: str, said: str, guest: Path, tmp_path: Path
+) -> None:
+    before = digest(guest)
+    words = ("--enable", "fs-uuids,lvm-uuids,broken")
+    done = imgtools("sysprep", "-a", guest, *words, **plugin(tmp_path, body))
+    assert (done.code, len(done.stderr.strip().splitlines())) == (6, 1), done
+    assert said in done.stderr
+    assert digest(guest) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["guest.qcow2", "plugin"]
