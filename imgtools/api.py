@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from imgtools.errors import (
+    DirectError,
     GuestFileNotFoundError,
     GuestFileTooLargeError,
     GuestNotADirectoryError,
@@ -27,13 +28,16 @@ from imgtools.guest.linux.boot import ESP_MBR_ID, ESP_TYPE
 from imgtools.guest.linux.distros import family
 from imgtools.guest.linux.findings import Findings
 from imgtools.guest.linux.grub import core_text
-from imgtools.guest.linux.initramfs import DamagedInitramfsError, Text
+from imgtools.guest.linux.initramfs import DamagedInitramfsError, Text, matches
 from imgtools.guest.linux.release import Release, find_release
 from imgtools.guest.steps import (
+    ClearSwap,
+    ClearSwapFile,
     Content,
     Link,
     Mkdir,
     Move,
+    Nothing,
     Remove,
     RenewLvm,
     Rewrite,
@@ -48,6 +52,7 @@ from imgtools.guest.steps import (
 from imgtools.guest.steps.host import RunOnHost, check_fuse, find_folder, find_program
 from imgtools.guest.tree import GuestTree, show
 from imgtools.model import Stat, Storage
+from imgtools.swap import is_clear
 
 __all__ = [
     "Action",
@@ -59,11 +64,15 @@ __all__ = [
     "Release",
     "Text",
     "UsageError",
+    "clear_swap",
+    "clear_swap_file",
     "core_text",
     "empty",
     "empty_paths",
+    "find_in_initramfs",
     "link",
     "move",
+    "note",
     "remove",
     "remove_files",
     "remove_lines",
@@ -414,6 +423,28 @@ def rewrite_initramfs(guest: Guest, path: bytes, text: Text) -> Iterator[Action]
             yield Action(verb="edited", path=path, step=step)
 
 
+def find_in_initramfs(
+    guest: Guest, path: bytes, pattern: re.Pattern[bytes], longest: int
+) -> set[tuple[bytes, ...]]:
+    """The groups of what ``pattern`` matches in the unpacked initramfs ``path``.
+
+    ``longest`` bytes hold a match.  One that cannot be looked into is told as a warning.
+    """
+    try:
+        with guest.tree.open(path) as stream:
+            return matches(stream, pattern, longest)
+    except DirectError:
+        raise
+    except GuestOperationError as error:
+        guest.warn(f"{show(path)}: {error.message}; it was not looked into")
+        return set()
+
+
+def note(path: bytes, text: str) -> Iterator[Action]:
+    """Tell the user about a file; nothing is changed, and it counts as no change."""
+    yield Action(verb="noted", path=path, step=Nothing(), detail=text)
+
+
 # --- devices, while nothing on them is mounted ---------------------------------------------------
 
 
@@ -429,6 +460,27 @@ def set_uuid(device: str, kind: str, old: str, new: str) -> Iterator[Action]:
         unmounted=True,
         detail=f"{kind}: a random UUID instead of {old}",
     )
+
+
+def clear_swap(guest: Guest, device: str) -> Iterator[Action]:
+    """Write zeros over the content of a swap space of ``guest.storage``, if it has any."""
+    if not guest.tree.swap_is_clear(device):
+        detail = "swap: all but its header"
+        yield Action(
+            verb="changed",
+            path=device.encode("utf-8", errors="surrogateescape"),
+            step=ClearSwap(device=device, detail=detail),
+            unmounted=True,
+            detail=detail,
+        )
+
+
+def clear_swap_file(guest: Guest, path: bytes) -> Iterator[Action]:
+    """Write zeros over the content of a swap file, if it has any."""
+    with guest.tree.open(path) as stream:
+        clear = is_clear(stream)
+    if not clear:
+        yield Action(verb="changed", path=path, step=ClearSwapFile(path=path))
 
 
 def renew_lvm(detail: str, tell: Callable[[Mapping[str, str]], None]) -> Iterator[Action]:

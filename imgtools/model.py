@@ -432,6 +432,9 @@ class WritableTree(FileTree, Protocol):
     def truncate(self, path: bytes, size: int) -> None:
         """Cut or extend a file."""
 
+    def clear_swap(self, path: bytes) -> None:
+        """Write zeros over the content of a swap file, whose blocks stay."""
+
     def mkdir(self, path: bytes, mode: int) -> None:
         """Make a directory."""
 
@@ -484,6 +487,9 @@ class Engine(Protocol):
 
     def mount(self, device: str) -> FileTree:
         """The file tree of a mountable, by the name `storage` gave it."""
+
+    def swap_is_clear(self, device: str) -> bool:
+        """True if the swap space on ``device`` has no content."""
 
     def close(self) -> None:
         """Release everything.  Idempotent."""

@@ -56,7 +56,9 @@ def _plan(
     tree: GuestTree, operations: Sequence[Operation], values: dict[str, Any]
 ) -> dict[str, Plan]:
     return {
-        one.operation.name: {(action.verb, _path(tree, action.path)) for action in one.actions}
+        one.operation.name: {
+            (action.verb, _path(tree, action.path)) for action in (*one.actions, *one.notes)
+        }
         for one in prepare(tree, operations, values)
     }
 

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from imgtools.appliance import renaming
+from imgtools.appliance import renaming, swap
 from imgtools.appliance.foreign import inspect_foreign
 from imgtools.appliance.launch import Appliance
 from imgtools.appliance.mounting import READ_ONLY, mount, separate_clones
@@ -128,6 +128,18 @@ class ApplianceEngine:
         self.storage()
         assert self._survey is not None
         renaming.set_uuid(self.appliance, device, kernel_path(self._survey, device), kind, uuid)
+
+    def swap_is_clear(self, device: str) -> bool:
+        """True if the swap space on ``device`` has no content."""
+        self.storage()
+        assert self._survey is not None
+        return swap.is_clear(self.appliance, kernel_path(self._survey, device))
+
+    def clear_swap(self, device: str) -> None:
+        """Write zeros over the content of the swap space on ``device``."""
+        self.storage()
+        assert self._survey is not None
+        swap.clear(self.appliance, kernel_path(self._survey, device), device)
 
     def renew_lvm(self) -> dict[str, str]:
         """Give LVM's PVs and VGs random ids, nothing mounted; old ids to new, without dashes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -254,6 +254,7 @@ def _document(result: Report, how: How) -> dict[str, Any]:
                     }
                     for action in one.actions
                 ],
+                "notes": [{"path": note.path, "detail": note.detail} for note in one.notes],
             }
             for one in result.prepared
         ],
@@ -262,23 +263,31 @@ def _document(result: Report, how: How) -> dict[str, Any]:
 
 def _print(result: Report, how: How, output: Output) -> None:
     did = [one for one in result.prepared if one.actions]
+    if how.dry_run or output.verbose:
+        _print_actions(result.prepared)
+    else:
+        print_columns([_row(one) for one in did], right=(1, 2))
+        for one in result.prepared:
+            for note in one.notes:
+                print(f"{one.operation.name}: {safe_text(note.path)}: {safe_text(note.detail)}")
     if not did:
         tell("nothing to do: the guest is so already")
         return
-    if how.dry_run or output.verbose:
-        for one in did:
-            print(f"{one.operation.name}:")
-            for action in one.actions:
-                detail = f" ({safe_text(action.detail)})" if action.detail else ""
-                print(f"  {action.verb} {safe_text(action.path)}{detail}")
-    else:
-        print_columns([_row(one) for one in did], right=(1, 2))
     freed = human_size(sum(one.freed for one in did))
     count = sum(len(one.actions) for one in did)
     if result.committed:
         tell(f"{count} changes by {len(did)} operations, {freed} freed in the guest")
     else:
         tell(f"dry run: {count} changes by {len(did)} operations; the image is as it was")
+
+
+def _print_actions(prepared: Sequence[Prepared]) -> None:
+    for one in prepared:
+        if one.actions or one.notes:
+            print(f"{one.operation.name}:")
+        for action in (*one.actions, *one.notes):
+            detail = f" ({safe_text(action.detail)})" if action.detail else ""
+            print(f"  {action.verb} {safe_text(action.path)}{detail}")
 
 
 def _row(one: Prepared) -> tuple[str, str, str, str]:

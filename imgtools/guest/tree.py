@@ -49,8 +49,8 @@ def show(path: bytes) -> str:
 class GuestTree:
     """The guest's files as the guest sees them.  Paths are absolute bytes.
 
-    ``storage`` answers what is on the guest's disks: nothing where whoever made the tree did not
-    set it.
+    ``storage`` answers what is on the guest's disks, ``swap_is_clear`` whether a swap space among
+    that has no content: nothing where whoever made the tree did not set it.
     """
 
     def __init__(self, mounts: list[Mount]) -> None:
@@ -59,6 +59,7 @@ class GuestTree:
             raise ValueError("a guest tree needs a filesystem mounted on /")
         self._by_point = {mount.mountpoint: mount for mount in self.mounts}
         self.storage: Callable[[], Storage] = Storage
+        self.swap_is_clear: Callable[[str], bool] = lambda _device: True
 
     # -- metadata ---------------------------------------------------------------------------
 

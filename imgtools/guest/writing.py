@@ -46,6 +46,9 @@ class Devices(Protocol):
     def set_uuid(self, device: str, kind: str, uuid: str) -> None:
         """Give the ``kind`` (``ext4``, ``swap``, ``crypto_LUKS`` …) on it another UUID."""
 
+    def clear_swap(self, device: str) -> None:
+        """Write zeros over the content of the swap space on it."""
+
     def renew_lvm(self) -> dict[str, str]:
         """Give LVM's PVs and VGs random ids; old ids to new ones, without dashes."""
 
@@ -141,6 +144,13 @@ class GuestFiles(GuestTree):
         _require_file(resolved, self._lstat_resolved(resolved))
         tree, inner = self._writable(resolved)
         tree.truncate(inner, size)
+
+    def clear_swap(self, path: bytes) -> None:
+        """Write zeros over the content of a swap file; a link is followed."""
+        resolved = self.resolve(path)
+        _require_file(resolved, self._lstat_resolved(resolved))
+        tree, inner = self._writable(resolved)
+        tree.clear_swap(inner)
 
     def mkdir(self, path: bytes, mode: int = 0o755) -> None:
         """Make one directory."""

@@ -205,6 +205,7 @@ class _Worker:
                 engine.begin_writing()
                 guest = GuestFiles(plan, engine.mount_writable, engine)
                 guest.storage = engine.storage
+                guest.swap_is_clear = engine.swap_is_clear
                 yield guest
                 engine.finish_writing()
                 self.touched = guest.touched

@@ -35,12 +35,16 @@ Values = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """What one operation does to the guest; ``applies`` is False for another family's."""
+    """What one operation does to the guest; ``applies`` is False for another family's.
+
+    ``notes`` are what it tells and does not change.
+    """
 
     operation: Operation
     actions: tuple[Action, ...]
     applies: bool = True
     notices: tuple[Notice, ...] = ()
+    notes: tuple[Action, ...] = ()
 
     @property
     def freed(self) -> int:
@@ -134,7 +138,14 @@ def prepare(tree: GuestTree, operations: Sequence[Operation], values: Values) ->
         notices = tuple(
             Notice(code=f"sysprep.{operation.name}", message=text) for text in guest.warnings
         )
-        prepared.append(Prepared(operation=operation, actions=tuple(wanted), notices=notices))
+        prepared.append(
+            Prepared(
+                operation=operation,
+                actions=tuple(one for one in wanted if one.verb != "noted"),
+                notices=notices,
+                notes=tuple(one for one in wanted if one.verb == "noted"),
+            )
+        )
     return prepared
 
 
