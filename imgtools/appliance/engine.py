@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from imgtools.appliance import renaming, swap
@@ -73,6 +73,8 @@ class ApplianceEngine:
         self._mounts = 0
         self._overlays = overlays
         self._writable: dict[str, ApplianceWriter] = {}
+        self.mount_options: Mapping[bytes, str] = {}
+        """More options for what is mounted to be changed, by its mountpoint in the guest."""
 
     @property
     def name(self) -> EngineName:
@@ -164,7 +166,11 @@ class ApplianceEngine:
             self._mounts += 1
             storage = self.storage()
             assert self._survey is not None
-            mount(self.appliance, storage, self._survey, device, mountpoint, writable=True)
+            mount(
+                *(self.appliance, storage, self._survey, device, mountpoint),
+                writable=True,
+                more=self.mount_options.get(shown_at, ""),
+            )
             self._writable[device] = ApplianceWriter(self.appliance, mountpoint, shown_at)
         return self._writable[device]
 
@@ -180,8 +186,12 @@ class ApplianceEngine:
         assert self._survey is not None
         kinds = {one.device: one.type for one in storage.filesystems}
         for point, device in mounts:
-            can = kinds.get(device) not in READ_ONLY
-            mount(self.appliance, storage, self._survey, device, point, writable=can, within=True)
+            mount(
+                *(self.appliance, storage, self._survey, device, point),
+                writable=kinds.get(device) not in READ_ONLY,
+                within=True,
+                more=self.mount_options.get(point, ""),
+            )
         with exported(self.appliance, folder):
             yield
         self.unmount()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from functools import partial
 
@@ -44,10 +45,12 @@ def mount(
     *,
     writable: bool = False,
     within: bool = False,
+    more: str = "",
 ) -> None:
     """Mount ``device`` on a new ``mountpoint``, read-only unless ``writable``.
 
-    With ``within`` it is ``/``, or a folder of a filesystem that is mounted already.
+    With ``within`` it is ``/``, or a folder of a filesystem that is mounted already; ``more`` are
+    options besides our own.
 
     The block device below is our overlay and writable, so a journal is replayed, there and
     nowhere else.  Raises GuestOperationError with the kernel's reason.
@@ -62,7 +65,8 @@ def mount(
     reasons = []
     for options in _writing_options(device, kind) if writable else _options(kind):
         try:
-            call = partial(_mount_options, options=options, at=(mountable, mountpoint))
+            words = b",".join(one for one in (os.fsencode(more), options) if one)
+            call = partial(_mount_options, options=words, at=(mountable, mountpoint))
             appliance.call(call, what=f"mounting {device}")
         except CallError as error:
             reasons.append(error.message)

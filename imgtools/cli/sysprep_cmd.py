@@ -104,6 +104,11 @@ _OPTIONS = [
     ),
     click.option("--list-operations", is_flag=True, help="Show the operations and end."),
     click.option(
+        "--mount-options",
+        metavar="MOUNTPOINT:OPTIONS[;...]",
+        help="Options with which filesystems are mounted to be changed, as '/:noatime;/boot:sync'.",
+    ),
+    click.option(
         "--report",
         type=click.Path(dir_okay=False),
         metavar="FILE",
@@ -158,12 +163,13 @@ def command(
     values = _values(chosen, rest)
     if args:
         raise UsageError(f"what is {args[0]}?", hint="more disks of the guest: -a FILE -a FILE")
-    from imgtools.guest.mounting import parse_mounts
+    from imgtools.guest.mounting import parse_mount_options, parse_mounts
 
     how = How(
         dry_run=rest["dry_run"],
         workdir=Path(rest["workdir"]) if rest["workdir"] else None,
         break_overlays=rest["break_overlays"],
+        mount_options=parse_mount_options(rest["mount_options"] or ""),
     )
     with _record(report) as record:
         result = sysprep(disks, chosen, values, how, mounts=parse_mounts(rest["mounts"]))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,7 +16,7 @@ from imgtools.errors import (
     UsageError,
 )
 from imgtools.guest.compare import Change, compare_trees
-from imgtools.guest.mounting import MountRequest
+from imgtools.guest.mounting import MountRequest, refuse_unmounted
 from imgtools.guest.opening import Session, run_on_engine
 from imgtools.guest.steps import Done, Step
 from imgtools.guest.text_diff import text_diff
@@ -37,7 +37,8 @@ class How:
     """``dry_run``: throw the result away; ``listing``: say what differs; ``diff``: as text, too.
 
     ``workdir`` is the folder for the overlays, beside the images by default; ``break_overlays``
-    allows an image to change on which others rest.
+    allows an image to change on which others rest; ``mount_options`` are more options for the
+    guest's filesystems, by mountpoint.
     """
 
     dry_run: bool = False
@@ -45,6 +46,7 @@ class How:
     diff: bool = False
     workdir: Path | None = None
     break_overlays: bool = False
+    mount_options: Mapping[bytes, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,10 +96,12 @@ def change(
         disks, command=command, workdir=how.workdir, break_overlays=how.break_overlays
     ) as transaction:
         plan, idle = _look(arguments, disks, selection.name, steps, mounts)
+        if plan is not None:
+            refuse_unmounted(how.mount_options, (one.mountpoint for one in plan))
         if idle:
             listed = () if how.listing or how.diff else None
             return Result(done=(), committed=False, changes=listed, warnings=selection.notices)
-        worker = _Worker(arguments, transaction, selection.name)
+        worker = _Worker(arguments, transaction, selection.name, how.mount_options)
         with worker.open(plan, mounts) as guest:
             done = [one for step in steps for one in step.perform(guest)]
         changes = None
@@ -175,10 +179,17 @@ def _refuse_hibernated(session: Session) -> None:
 class _Worker:
     """The appliance that writes to the overlays of a transaction."""
 
-    def __init__(self, arguments: DiskArguments, transaction: Transaction, name: str) -> None:
+    def __init__(
+        self,
+        arguments: DiskArguments,
+        transaction: Transaction,
+        name: str,
+        mount_options: Mapping[bytes, str],
+    ) -> None:
         self._arguments = arguments
         self._transaction = transaction
         self._name = name
+        self._mount_options = mount_options
         self.warnings: list[Notice] = []
         self.touched: tuple[Planned, ...] = ()
 
@@ -202,6 +213,8 @@ class _Worker:
                     _refuse_hibernated(session)
                     plan = plan_of(guest_tree(session, mounts))
                     self.warnings += session.warnings
+                refuse_unmounted(self._mount_options, (one.mountpoint for one in plan))
+                engine.mount_options = self._mount_options
                 engine.begin_writing()
                 guest = GuestFiles(plan, engine.mount_writable, engine)
                 guest.storage = engine.storage

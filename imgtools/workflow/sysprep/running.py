@@ -20,7 +20,7 @@ from imgtools.errors import (
     MissingToolError,
     UsageError,
 )
-from imgtools.guest.mounting import MountRequest
+from imgtools.guest.mounting import MountRequest, refuse_unmounted
 from imgtools.guest.opening import Session
 from imgtools.guest.steps import Done
 from imgtools.guest.tree import GuestTree
@@ -76,7 +76,7 @@ def sysprep(
     operation that failed, with the images as they were.
     """
     if how.dry_run:
-        return _dry_run(arguments, operations, values, mounts)
+        return _dry_run(arguments, operations, values, mounts, how)
     step = _Sysprep(operations=operations, values=values)
     result: Result = change(arguments, [step], how, command="sysprep", mounts=mounts)
     return Report(
@@ -96,11 +96,14 @@ def _dry_run(
     operations: Sequence[Operation],
     values: Values,
     mounts: Sequence[MountRequest],
+    how: How,
 ) -> Report:
     selection = select_one(arguments)
 
     def task(session: Session) -> list[Prepared]:
-        return prepare(guest_tree(session, mounts), operations, values)
+        tree = guest_tree(session, mounts)
+        refuse_unmounted(how.mount_options, (one.mountpoint for one in tree.mounts))
+        return prepare(tree, operations, values)
 
     outcome = run_selected(task, selection, arguments)
     return Report(
