@@ -145,3 +145,14 @@ def test_a_bad_script_is_one_line(words: tuple[str, ...], said: str, disk: Path)
     done = imgtools("sysprep", "-n", "-a", disk, *words)
     assert (done.code, len(done.stderr.splitlines())) == (2, 1), done
     assert said in done.stderr
+
+
+def test_mount_options_reach_the_kernel(disk: Path) -> None:
+    before = digest(disk)
+    words = ("sysprep", "-a", disk, "--enable", "machine-id", "--mount-options")
+    done = imgtools(*words, "/:no-such-option")
+    assert (done.code, digest(disk)) == (6, before)
+    assert "cannot be mounted" in done.stderr
+    absent = imgtools(*words, "/srv:sync")
+    assert (absent.code, digest(disk)) == (6, before)
+    assert "nothing of the guest is mounted on /srv" in absent.stderr

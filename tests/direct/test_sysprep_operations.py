@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from fixtures import sysprep
-from tests.sysprep_plans import BUNDLED, OPERATIONS, Plan, each_alone, expected, together
+from tests.sysprep_plans import BUNDLED, ELSEWHERE, OPERATIONS, Plan, each_alone, expected, together
 
 pytestmark = pytest.mark.direct
 Image = Callable[[str], Path]
@@ -23,10 +24,13 @@ UPSTREAM = {  # of virt-sysprep 1.56, True for what it does by default
     "mail-spool": True, "net-hostname": True, "net-hwaddr": True, "net-nmconn": True,
     "pacct-log": True, "package-manager-cache": True, "pam-data": True, "passwd-backups": True,
     "puppet-data-log": True, "rh-subscription-manager": True, "rhn-systemid": True,
-    "rpm-db": True, "samba-db-log": True, "smolt-uuid": True, "ssh-hostkeys": True,
+    "rpm-db": True, "samba-db-log": True, "script": True, "smolt-uuid": True, "ssh-hostkeys": True,
     "ssh-userdir": True, "sssd-db-log": True, "tmp-files": True, "udev-persistent-net": True,
     "user-account": False, "utmp": True, "yum-uuid": True, "zsh-history": True,
 }  # fmt: skip
+
+# On purpose: off, or not here.
+OTHER_DEFAULTS = {"customize": None, "lvm-uuids": False}
 
 # What no trace was planted for: the phony guest's own, and what is made.
 OWN: dict[str, Plan] = {
@@ -50,7 +54,22 @@ def test_all_of_upstream_is_there_with_its_default() -> None:
     assert OPERATIONS[-1].name == "machine-id"
 
 
-@pytest.mark.parametrize("name", [one.name for one in OPERATIONS])
+def test_all_of_the_installed_virt_sysprep_is_there_with_its_default() -> None:
+    words = ["virt-sysprep", "--list-operations"]
+    lines = subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()
+    theirs = {line.split()[0]: line.split()[1] == "*" for line in lines}
+    known = {one.name: one.default for one in OPERATIONS}
+    assert {name: known.get(name) for name in theirs} == {**theirs, **OTHER_DEFAULTS}
+
+
+def test_an_operation_without_a_trace_has_a_test() -> None:
+    tests = Path(__file__).parents[1]
+    for name, file in ELSEWHERE.items():
+        assert name in {one.name for one in OPERATIONS}
+        assert name in (tests / file).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", [one.name for one in OPERATIONS if one.name not in ELSEWHERE])
 def test_each_alone_takes_its_traces_and_nothing_else(name: str, plans: dict[str, Plan]) -> None:
     wanted = expected(sysprep.traces("fedora")).get(name, set()) | OWN.get(name, set())
     assert plans[name] == wanted
