@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from imgtools.api import Text
+from imgtools.api import GuestOperationError, Text
 
 _LVM_GROUPS = (6, 4, 4, 4, 4, 4, 6)
 _NAMED_AROUND = 2  # bytes beside an id that decide whether it is one
@@ -123,5 +123,5 @@ class Ids:
             letters = re.sub(rb"\\x2d|[^A-Za-z]", b"", found)
             new = new.upper().replace(b"\\X2D", b"\\x2d") if letters.isupper() else new.lower()
         if len(new) != len(found):
-            raise ValueError(f"{form.old}: the new id has another length")
+            raise GuestOperationError(f"{form.old}: the new id has another length")
         return new

@@ -7,7 +7,7 @@ import string
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from imgtools.api import Action, Guest, Operation, renew_lvm
+from imgtools.api import Action, Guest, GuestOperationError, Operation, renew_lvm
 from imgtools_ops._ids import Ids, dashed
 from imgtools_ops._references import references
 
@@ -28,7 +28,14 @@ def plan(guest: Guest, options: Mapping[str, Any]) -> Iterator[Action]:
         *(f"{vg.name} {dashed(vg.uuid)}" for vg in storage.vgs),
         *(f"{pv.name} {dashed(pv.uuid)}" for pv in storage.pvs),
     ]
-    yield from renew_lvm(f"random ids instead of those of {', '.join(names)}", ids.update)
+
+    def tell(changed: Mapping[str, str]) -> None:
+        for old in olds:
+            if changed.get(old, old) == old:
+                raise GuestOperationError(f"LVM has not changed the id {dashed(old)}")
+        ids.update(changed)
+
+    yield from renew_lvm(f"random ids instead of those of {', '.join(names)}", tell)
     yield from references(guest, ids)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import subprocess
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +22,6 @@ from tests.cli import imgtools
 pytestmark = pytest.mark.appliance
 
 BOTH = ("--enable", "fs-uuids,lvm-uuids")
-FSTAB, CRYPTTAB = "/etc/fstab", "/etc/crypttab"
 UNITS = "/etc/systemd/system"
 INITRD = "/boot/initrd.img-6.1.0-1"
 
@@ -39,10 +40,14 @@ def ids(disk: Path) -> dict[str, str]:
     return {f"{one['name']} {one['type']}": one["uuid"] for one in found["result"] if one["uuid"]}
 
 
-def read(disk: Path, path: str) -> str:
-    done = imgtools("cat", "-a", disk, path)
+def files(disk: Path) -> dict[str, bytes]:
+    """Every regular file of the guest, in one run."""
+    done = imgtools("tar-out", "-a", disk, "/", "-")
     assert done.code == 0, done.stderr
-    return done.text
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+        found = {one.name.lstrip("."): archive.extractfile(one) for one in archive if one.isreg()}
+        found |= {one.name.lstrip("."): None for one in archive if one.issym()}
+        return {name: stream.read() if stream else b"link" for name, stream in found.items()}
 
 
 def luks_uuid(disk: Path) -> str:
@@ -82,38 +87,38 @@ def test_everything_has_a_new_id_and_is_called_by_it(guest: Path, tmp_path: Path
     assert luks != uuids.LUKS
     assert len({*new.values(), luks}) == len(new) + 1
 
-    assert read(guest, FSTAB) == (
+    content = files(guest)
+    assert content["/etc/fstab"].decode() == (
         f"UUID={root} / ext4 defaults 0 1\n"
         f"UUID={serial} /boot/efi vfat umask=0077 0 1\n"
         f"/dev/disk/by-uuid/{home} /home xfs defaults 0 0\n"
         f'UUID="{data.upper()}" /srv btrfs subvol=@srv 0 0\n'
         f"UUID={swap} none swap sw 0 0\n"
     )
-    assert read(guest, CRYPTTAB) == f"secret UUID={luks} none luks\nluks-{luks} /dev/sda6 none\n"
-    assert read(guest, "/etc/kernel/cmdline") == f"root=UUID={root} resume=UUID={swap}\n"
-    assert read(guest, "/boot/efi/EFI/debian/grub.cfg") == f"search.fs_uuid {root} root\n"
-    assert read(guest, "/boot/loader/entries/one.conf") == f"options root=UUID={root}\n"
-    assert f"luks-{luks}" in read(guest, "/etc/default/grub")
-    grubenv = read(guest, "/boot/grub/grubenv")
+    assert content["/etc/crypttab"].decode() == (
+        f"secret UUID={luks} none luks\nluks-{luks} /dev/sda6 none\n"
+    )
+    cmdline = f"root=UUID={root} resume=UUID={swap}\n"
+    assert content["/etc/kernel/cmdline"].decode() == cmdline
+    assert content["/boot/efi/EFI/debian/grub.cfg"].decode() == f"search.fs_uuid {root} root\n"
+    assert content["/boot/loader/entries/one.conf"].decode() == f"options root=UUID={root}\n"
+    assert f"luks-{luks}" in content["/etc/default/grub"].decode()
+    grubenv = content["/boot/grub/grubenv"].decode()
     assert (len(grubenv), f"UUID={root} ro\n" in grubenv) == (1024, True)
     vg, pv = after["/dev/ids vg"], after["/dev/sda5 pv"]
-    grub = read(guest, "/boot/grub/grub.cfg")
+    grub = content["/boot/grub/grub.cfg"].decode()
     assert f"cryptomount -u {luks.replace('-', '')}\n" in grub
     assert vg in re.sub("-", "", grub)
-    assert f"PVID={pv} " in read(guest, "/etc/lvm/devices/system.devices")
-    unit = f"dev-disk-by\\x2duuid-{swap}".replace("-", "\\x2d").replace("dev\\x2d", "dev-", 1)
-    unit = unit.replace("disk\\x2d", "disk-", 1).replace("uuid\\x2d", "uuid-", 1) + ".swap"
-    assert f"by-uuid/{swap}" in read(guest, f"{UNITS}/{unit}")
-    assert f"by-uuid/{swap}" in read(guest, f"{UNITS}/swap.target.wants/{unit}")
-    assert read(guest, "/etc/not-an-id") == f"UUID={uuids.ROOT}\n"
-    assert [read(guest, path) for path in ("/home/file", "/srv/file")] == ["kept\n", "kept\n"]
-
-    copied = tmp_path / "initrd"
-    copied.write_bytes(imgtools("cat", "-a", guest, INITRD).stdout)
+    assert f"PVID={pv} " in content["/etc/lvm/devices/system.devices"].decode()
+    unit = "dev-disk-by\\x2duuid-" + swap.replace("-", "\\x2d") + ".swap"
+    assert f"by-uuid/{swap}" in content[f"{UNITS}/{unit}"].decode()
+    assert content[f"{UNITS}/swap.target.wants/{unit}"] == b"link"
+    assert content["/etc/not-an-id"].decode() == f"UUID={uuids.ROOT}\n"
+    assert (content["/home/file"], content["/srv/file"]) == (b"kept\n", b"kept\n")
     for uuid, there in (swap, True), (luks, True), (uuids.SWAP, False), (uuids.LUKS, False):
         raw = uuid.encode()
-        with copied.open("rb") as stream:
-            parts = scan(stream, Text(names=lambda b, r=raw: r in b, replace=bytes, longest=40))
+        text = Text(names=lambda data, raw=raw: raw in data, replace=bytes, longest=len(raw))
+        parts = scan(io.BytesIO(content[INITRD]), text)
         assert any(part.found for part in parts) is there, uuid
 
 

@@ -24,15 +24,10 @@ def core_text(image: bytes) -> bytes | None:
     if len(image) < _SIZES + 8:
         return None
     packed, unpacked = struct.unpack_from("<II", image, _SIZES)
-    last = len(image) - packed
-    if not (packed > 0 and last >= 2 * _SECTOR and 0 < unpacked <= MAX_CORE):
+    start = len(image) - packed  # the size of the program differs between versions
+    if not (packed > 0 and start >= 2 * _SECTOR and 0 < unpacked <= MAX_CORE):
         return None
-    # Behind the stream there may be zeros up to a whole sector; the size of the program differs
-    # between versions.  A stream of LZMA begins with a zero byte.
-    for start in range(last, max(last - _SECTOR, 2 * _SECTOR), -1):
-        if image[start] == 0 and (text := _unpack(image[start : start + packed], unpacked)):
-            return text
-    return None
+    return _unpack(image[start:], unpacked)
 
 
 def _unpack(stream: bytes, size: int) -> bytes | None:

@@ -20,7 +20,8 @@ from typing import Any, BinaryIO
 
 from imgtools.errors import GuestOperationError
 
-MAX_UNPACKED = 8 << 30
+MAX_PACKED = 1 << 30
+MAX_UNPACKED = 4 << 30
 MAX_FOUND = 10_000
 _PIECE = 256 << 10
 _OUT = 1 << 20
@@ -77,8 +78,8 @@ def scan(stream: BinaryIO, text: Text) -> list[Part]:
         found, first, tail = False, b"", b""
         for piece in _pieces(reader, method):
             unpacked += len(piece)
-            if unpacked > MAX_UNPACKED:
-                raise DamagedInitramfsError(f"unpacks to more than {MAX_UNPACKED >> 30} GiB")
+            if unpacked > MAX_UNPACKED or reader.offset > MAX_PACKED:
+                raise DamagedInitramfsError("is larger than any that boots")
             first = first or piece[:6]
             seen = tail + piece
             found = found or text.names(seen)

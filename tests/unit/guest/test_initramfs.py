@@ -15,6 +15,7 @@ import pytest
 
 from imgtools.direct.importing import zstd
 from imgtools.errors import GuestOperationError
+from imgtools.guest.linux import initramfs
 from imgtools.guest.linux.initramfs import DamagedInitramfsError, Text, rewritten, scan
 
 pytestmark = pytest.mark.unit
@@ -57,8 +58,7 @@ WAYS: dict[str, tuple[Callable[[bytes], bytes], Callable[[bytes], bytes]]] = {
     "zstd": (lambda data: zstd().compress(data), lambda data: zstd().decompress(data)),
     "lz4": (lz4_legacy, unlz4),
 }
-# What no compression makes small, so that text lies across the pieces that are read.
-NOISE = random.Random(1).randbytes(3 << 20)
+NOISE = random.Random(1).randbytes(90_000)  # no compression makes it small
 EARLY = cpio((b"kernel/x86/microcode/GenuineIntel.bin", bytes(3000)))
 
 
@@ -68,11 +68,15 @@ def run(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_text_is_replaced_and_the_rest_is_as_it_was(way: str) -> None:
+def test_text_is_replaced_and_the_rest_is_as_it_was(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # small pieces, so that text lies across them
+    monkeypatch.setattr(initramfs, "_OUT", 1000)
+    monkeypatch.setattr(initramfs, "_PIECE", 100)
     pack, unpack = WAYS[way]
-    inner = cpio(
-        (b"a", NOISE[: (1 << 20) - 117] + OLD + NOISE), (b"cmdline-" + OLD, OLD), (b"b", b"x")
-    )
+    everywhere = b"".join(NOISE[at : at + 991] + OLD for at in range(0, len(NOISE), 991))
+    inner = cpio((b"a", everywhere), (b"cmdline-" + OLD, OLD), (b"b", b"x"))
     other = pack(cpio((b"c", b"nothing")))
     found = scan(io.BytesIO(EARLY + bytes(512) + pack(inner)), TEXT)
     assert [(part.method, part.found) for part in found] == [
@@ -125,3 +129,18 @@ def test_what_cannot_be_looked_into_is_an_error() -> None:
 def test_nothing_is_an_initramfs_without_parts() -> None:
     assert scan(io.BytesIO(b""), TEXT) == []
     assert run(bytes(5000)) == bytes(5000)
+
+
+@pytest.mark.parametrize("before", range(80, 101))
+def test_text_across_two_pieces_is_found(before: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(initramfs, "_OUT", 100)
+    data = cpio((b"a", bytes(before) + OLD + bytes(200)))
+    assert run(data) == data.replace(OLD, NEW)
+
+
+@pytest.mark.parametrize("bound", ["MAX_PACKED", "MAX_UNPACKED"])
+def test_there_are_bounds(bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(initramfs, bound, 50_000)
+    for data in bytes(60_000), gzip.compress(NOISE):
+        with pytest.raises(DamagedInitramfsError, match="larger than any"):
+            scan(io.BytesIO(data), TEXT)
