@@ -1,0 +1,97 @@
+"""``--firstboot``, ``--firstboot-command``, ``--firstboot-install``: scripts for the next boot.
+
+They wait in `SCRIPTS`; `RUNNER` runs them as root in the order in which they were given, each once:
+a script is moved away before it runs, so that one which reboots the machine does not run again, and
+one that cannot be moved (a read-only /usr) does not run at all.  When none is left, all that was
+installed removes itself.  The log is where virt-customize's users look for it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+
+from imgtools.errors import GuestOperationError, UsageError
+from imgtools.guest.customize.boot_services import FOLDER, RUNNER, SCRIPTS, install_service
+from imgtools.guest.customize.host_files import read_file
+from imgtools.guest.customize.placing import make_folders, put_file
+from imgtools.guest.customize.system import find_system
+from imgtools.guest.steps import Done
+from imgtools.guest.tree import GuestTree
+from imgtools.guest.writing import GuestFiles
+
+MAX_SCRIPTS = 9999
+_NUMBER = re.compile(rb"(\d{4})-")
+_SHELL = b"#!/bin/sh\n"
+
+
+def parse_script(value: str) -> Firstboot:
+    """A script of this host, read now.  Raises UsageError."""
+    option = "--firstboot"
+    content = read_file(value, option)
+    if content.partition(b"\n")[0].endswith(b"\r"):
+        raise UsageError(
+            f"{option}: {value}: has line ends of Windows, which no shell takes", hint="dos2unix"
+        )
+    return Firstboot(option=option, name=value.rpartition("/")[2], content=content)
+
+
+def parse_command(value: str) -> Firstboot:
+    """A command line for the guest's /bin/sh.  Raises UsageError."""
+    option = "--firstboot-command"
+    if not value.strip() or "\0" in value:
+        raise UsageError(f"{option}: no command")
+    return Firstboot(option=option, name=value, content=_SHELL + os.fsencode(value) + b"\n")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Firstboot:
+    """Let a script run once, at the next boot; one that waits there already is not added again.
+
+    ``online``: it needs the network.  ``name`` is for people, and hides nothing.
+    """
+
+    option: str
+    name: str
+    content: bytes = field(repr=False)
+    online: bool = False
+
+    def idle(self, tree: GuestTree) -> bool:
+        """True if it waits there."""
+        find_system(tree, self.option)
+        return tree.exists(RUNNER) and self._waits(tree)
+
+    def perform(self, guest: GuestFiles) -> list[Done]:
+        """Install what runs scripts, and the script."""
+        system = find_system(guest, self.option)
+        if guest.exists(RUNNER) and self._waits(guest):
+            return []
+        done = make_folders(guest, FOLDER)
+        done += make_folders(guest, SCRIPTS, 0o700)  # scripts may hold passwords
+        number = 1 + max((_number(name) for name in guest.listdir(SCRIPTS)), default=0)
+        if number > MAX_SCRIPTS:
+            raise GuestOperationError(
+                f"{self.option}: the guest has too many scripts for its first boot"
+            )
+        path = SCRIPTS + b"/%04d-" % number + _safe(self.name)
+        done += put_file(guest, path, self.content, 0o700)
+        return done + install_service(guest, system, self.option, online=self.online)
+
+    def _waits(self, tree: GuestTree) -> bool:
+        for name in tree.listdir(SCRIPTS)[:MAX_SCRIPTS]:
+            path = SCRIPTS + b"/" + name
+            same_size = tree.is_file(path) and tree.stat(path).size == len(self.content)
+            if same_size and tree.read(path, limit=len(self.content)) == self.content:
+                return True
+        return False
+
+
+def _number(name: bytes) -> int:
+    found = _NUMBER.match(name)
+    return int(found[1]) if found else 0
+
+
+def _safe(name: str) -> bytes:
+    """A name that every shell and every filesystem takes, as virt-customize makes them."""
+    return re.sub(r"[^a-z0-9_.]+", "-", name.lower()).strip("-.")[:60].encode() or b"script"
