@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from imgtools.errors import GuestOperationError
 from imgtools.guest.customize.chroot import run_checked
-from imgtools.guest.customize.placing import make_folders, put_file, put_link
+from imgtools.guest.customize.placing import put_file, put_link
 from imgtools.guest.customize.system import System
 from imgtools.guest.steps import Done
 from imgtools.guest.tree import GuestTree
@@ -121,6 +121,11 @@ start() {
 """
 
 
+def is_installed(tree: GuestTree) -> bool:
+    """Whether something is there that will run the scripts."""
+    return tree.exists(RUNNER) and (tree.exists(UNIT) or tree.exists(INIT_SCRIPT))
+
+
 def install_service(guest: GuestFiles, system: System, option: str, *, online: bool) -> list[Done]:
     """Install and enable what runs the scripts; ``online``: after the network is up.
 
@@ -131,7 +136,7 @@ def install_service(guest: GuestFiles, system: System, option: str, *, online: b
         return done + _systemd(guest, online=online)
     if system.init == "openrc":
         done += put_file(guest, INIT_SCRIPT, OPENRC_TEXT, 0o755)
-        return done + _link(guest, b"/etc/runlevels/default/" + NAME, INIT_SCRIPT)
+        return done + put_link(guest, b"/etc/runlevels/default/" + NAME, INIT_SCRIPT)
     if system.init in ("sysvinit", "upstart") and (levels := _levels(guest)):
         return done + _sysv(guest, option, levels)
     raise GuestOperationError(
@@ -144,11 +149,9 @@ def install_service(guest: GuestFiles, system: System, option: str, *, online: b
 def _systemd(guest: GuestFiles, *, online: bool) -> list[Done]:
     done = []
     if online:
-        folder = UNIT + b".d"
-        done += make_folders(guest, folder)
-        done += put_file(guest, folder + b"/network.conf", ONLINE_TEXT)
+        done += put_file(guest, UNIT + b".d/network.conf", ONLINE_TEXT)
     done += put_file(guest, UNIT, UNIT_TEXT)
-    return done + _link(guest, WANTED + b"/" + NAME + b".service", UNIT)
+    return done + put_link(guest, WANTED + b"/" + NAME + b".service", UNIT)
 
 
 def _levels(tree: GuestTree) -> bytes:
@@ -160,16 +163,11 @@ def _levels(tree: GuestTree) -> bytes:
 
 
 def _sysv(guest: GuestFiles, option: str, levels: bytes) -> list[Done]:
-    done = _link(guest, INIT_SCRIPT, RUNNER)
+    done = put_link(guest, INIT_SCRIPT, RUNNER)
     for level in _LEVELS:
         if guest.is_dir(levels + level + b".d"):
             done += put_link(guest, levels + level + b".d/S99" + NAME, INIT_SCRIPT)
-    if guest.exists(b"/etc/init.d/.depend.start"):
+    if done and guest.exists(b"/etc/init.d/.depend.start"):
         script = b"update-rc.d " + NAME + b" defaults 2>&1 || insserv " + NAME
         run_checked(guest, script, what=f"{option}: ordering the services of the guest")
     return done
-
-
-def _link(guest: GuestFiles, path: bytes, target: bytes) -> list[Done]:
-    done = make_folders(guest, path.rpartition(b"/")[0])
-    return done + put_link(guest, path, target)

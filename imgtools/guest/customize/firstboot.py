@@ -1,7 +1,7 @@
 """``--firstboot``, ``--firstboot-command``, ``--firstboot-install``: scripts for the next boot.
 
-They wait in `SCRIPTS`; `RUNNER` runs them as root in the order in which they were given, each once:
-a script is moved away before it runs, so that one which reboots the machine does not run again, and
+The runner of `boot_services` runs them as root in the order in which they were given, each once: a
+script is moved away before it runs, so that one which reboots the machine does not run again, and
 one that cannot be moved (a read-only /usr) does not run at all.  When none is left, all that was
 installed removes itself.  The log is where virt-customize's users look for it.
 """
@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass, field
 
 from imgtools.errors import GuestOperationError, UsageError
-from imgtools.guest.customize.boot_services import FOLDER, RUNNER, SCRIPTS, install_service
+from imgtools.guest.customize.boot_services import SCRIPTS, install_service, is_installed
 from imgtools.guest.customize.host_files import read_file
 from imgtools.guest.customize.placing import make_folders, put_file
 from imgtools.guest.customize.system import find_system
@@ -60,23 +60,23 @@ class Firstboot:
     def idle(self, tree: GuestTree) -> bool:
         """True if it waits there."""
         find_system(tree, self.option)
-        return tree.exists(RUNNER) and self._waits(tree)
+        return is_installed(tree) and self._waits(tree)
 
     def perform(self, guest: GuestFiles) -> list[Done]:
         """Install what runs scripts, and the script."""
         system = find_system(guest, self.option)
-        if guest.exists(RUNNER) and self._waits(guest):
-            return []
-        done = make_folders(guest, FOLDER)
-        done += make_folders(guest, SCRIPTS, 0o700)  # scripts may hold passwords
+        done = [] if self._waits(guest) else self._add(guest)
+        return done + install_service(guest, system, self.option, online=self.online)
+
+    def _add(self, guest: GuestFiles) -> list[Done]:
+        done = make_folders(guest, SCRIPTS, 0o700)  # scripts may hold passwords
         number = 1 + max((_number(name) for name in guest.listdir(SCRIPTS)), default=0)
         if number > MAX_SCRIPTS:
             raise GuestOperationError(
                 f"{self.option}: the guest has too many scripts for its first boot"
             )
         path = SCRIPTS + b"/%04d-" % number + _safe(self.name)
-        done += put_file(guest, path, self.content, 0o700)
-        return done + install_service(guest, system, self.option, online=self.online)
+        return done + put_file(guest, path, self.content, 0o700)
 
     def _waits(self, tree: GuestTree) -> bool:
         for name in tree.listdir(SCRIPTS)[:MAX_SCRIPTS]:

@@ -46,24 +46,26 @@ def parent_label(guest: GuestFiles, path: bytes) -> bytes | None:
 def make_folders(guest: GuestFiles, path: bytes, mode: int = 0o755) -> list[Done]:
     """Make a folder and those above, labelled; those that are there are left alone."""
     done: list[Done] = []
-    if guest.is_dir(path):
+    if not path or guest.is_dir(path):
         return done
-    above = path.rpartition(b"/")[0]
-    if above:
-        done += make_folders(guest, above)
+    done += make_folders(guest, path.rpartition(b"/")[0])
     guest.mkdir(path, mode)
     set_label(guest, path, parent_label(guest, path))
     return [*done, Done(verb="made", path=path)]
 
 
 def put_file(guest: GuestFiles, path: bytes, content: bytes, mode: int = 0o644) -> list[Done]:
-    """Write a file if its content is another; ``mode`` is for a new one.  A link is followed."""
+    """Write a file if its content is another; ``mode`` is for a new one.  A link is followed.
+
+    Folders on the way are made.
+    """
+    done = make_folders(guest, path.rpartition(b"/")[0])
     resolved = guest.resolve(path)
     if guest.try_lstat(resolved) is None:
         guest.create(resolved, [content])
         guest.chmod(resolved, mode)
         set_label(guest, resolved, parent_label(guest, resolved))
-        return [Done(verb="written", path=path)]
+        return [*done, Done(verb="written", path=path)]
     same_size = guest.lstat(resolved).size == len(content)
     if same_size and guest.read(resolved, limit=len(content)) == content:
         return []
@@ -72,7 +74,8 @@ def put_file(guest: GuestFiles, path: bytes, content: bytes, mode: int = 0o644) 
 
 
 def put_link(guest: GuestFiles, path: bytes, target: bytes) -> list[Done]:
-    """Make ``path`` a symbolic link, in place of a file or another link; its label stays."""
+    """Make ``path`` a symbolic link, in place of a file or another link, whose label stays."""
+    done = make_folders(guest, path.rpartition(b"/")[0])
     found = guest.try_lstat(path)
     if found is not None and _stat.S_ISLNK(found.mode) and guest.readlink(path) == target:
         return []
@@ -84,4 +87,7 @@ def put_link(guest: GuestFiles, path: bytes, target: bytes) -> list[Done]:
         guest.remove(place)
     guest.symlink(place, target)
     set_label(guest, place, label)
-    return [Done(verb="made", path=path, detail=f"link to {target.decode(errors='replace')}")]
+    return [
+        *done,
+        Done(verb="made", path=path, detail=f"link to {target.decode(errors='replace')}"),
+    ]
