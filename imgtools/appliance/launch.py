@@ -43,7 +43,7 @@ from imgtools.errors import (
     RefusedError,
     UsageError,
 )
-from imgtools.model import Disk, Notice
+from imgtools.model import PLAIN, Disk, Machine, Notice
 
 T = TypeVar("T")
 
@@ -68,7 +68,7 @@ class Appliance:
 
     ``template`` is the one that was resumed, None after a boot, with ``reason`` saying why.
     ``overlays`` are paths for the overlays of the disks, which are then kept, complete after a
-    `shutdown`; without them they are thrown away.
+    `shutdown`; without them they are thrown away.  ``machine`` is what it is to have.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class Appliance:
         way: Way = "best",
         *,
         overlays: Sequence[Path] | None = None,
+        machine: Machine = PLAIN,
     ) -> None:
         self.notices: list[Notice] = []
         self.log: deque[bytes] = deque(maxlen=_MAX_LOG)
@@ -87,6 +88,7 @@ class Appliance:
         self.template: Template | None = None
         self.reason = ""
         self._config = config
+        self._machine = machine
         self._overlays: Sequence[Path | None] = overlays or [None] * len(disks)
         self._doom: ImgtoolsError | None = None
         self._qemu = 0
@@ -169,12 +171,16 @@ class Appliance:
         if self._doom is not None:
             raise self._doom
 
-    def shell(self, script: str, *, what: str = "a look at the disks") -> bytes:
+    def shell(
+        self, script: str, *, what: str = "a look at the disks", timeout: float = CALL_TIMEOUT
+    ) -> bytes:
         """Run a shell script inside the appliance and return what it printed (under 4 MiB)."""
         from imgtools.appliance.library import string_list
 
         arguments = string_list([os.fsencode(script)])
-        return self.call(lambda lib: lib.text("debug", b"sh", arguments), what=what)
+        return self.call(
+            lambda lib: lib.text("debug", b"sh", arguments), what=what, timeout=timeout
+        )
 
     def unpack(self, archive: int, folder: bytes) -> None:
         """Unpack a tar stream, read from a descriptor, in ``folder`` (an ASCII path)."""
@@ -223,6 +229,10 @@ class Appliance:
         self.accelerator = "TCG" if "force_tcg" in g.get_backend_settings() else "KVM"
         if config.memsize:
             g.set_memsize(config.memsize)
+        if self._machine.network:
+            g.set_network(True)
+        if self._machine.processors > 1:
+            g.set_smp(self._machine.processors)
         # Overlays are thrown away, or unmounted and closed by `shutdown`, which reports errors.
         g.set_autosync(False)
         self._choose(way)

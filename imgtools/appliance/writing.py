@@ -62,6 +62,10 @@ class ApplianceWriter(ApplianceTree):
             data, where = data[done:], ctypes.c_int64(where.value + done)
         return where.value - offset
 
+    def sync(self) -> None:
+        """Write out what was written so far."""
+        self._do(b"/", lambda lib, _: lib.status("sync"))
+
     def truncate(self, path: bytes, size: int) -> None:
         """Cut a file to ``size`` bytes, or extend it by a hole."""
         self._do(path, lambda lib, inner: lib.status("truncate_size", inner, ctypes.c_int64(size)))

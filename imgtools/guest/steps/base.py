@@ -18,7 +18,7 @@ from imgtools.model import Stat
 
 CHUNK = 1 << 20
 
-Verb = Literal["written", "edited", "made", "removed", "changed", "moved", "copied"]
+Verb = Literal["written", "edited", "made", "removed", "changed", "moved", "copied", "ran"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,6 +29,7 @@ from imgtools.workflow.files import guest_tree
 from imgtools.workflow.selection import DiskArguments, run_selected, select_one
 
 Values = Mapping[str, Any]
+"""The options of operations; an `imgtools.api.Values` where their order matters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +130,9 @@ def _wanted(tree: GuestTree, actions: Iterable[Action], gone: set[bytes]) -> lis
     """The actions whose path no earlier one removes; ``gone`` grows by what these remove."""
     wanted = []
     for action in actions:
+        if action.always:
+            wanted.append(action)
+            continue
         parts = _resolved(tree, action.path).split(b"/")
         if any(b"/".join(parts[:depth]) in gone for depth in range(2, len(parts) + 1)):
             continue
@@ -170,12 +174,19 @@ class _Sysprep:
         if not self.prepared:
             self.prepared = prepare(guest, self.operations, self.values)
         done: list[Done] = []
-        for one in self.prepared:
+        changed = False
+        for number, planned in enumerate(self.prepared):
+            one = planned
+            if changed:
+                # Programs may have run since the plan was made, and left what must go.
+                [one] = prepare(guest, [planned.operation], self.values)
+                self.prepared[number] = one
             try:
                 for action in one.actions:
                     done += _perform(action, guest)
             except GuestOperationError as error:
                 raise _failed(one.operation, error) from error
+            changed = changed or any(action.always for action in one.actions)
         return done
 
 
