@@ -15,8 +15,11 @@ from dataclasses import dataclass, field
 from imgtools.errors import GuestOperationError, UsageError
 from imgtools.guest.customize.boot_services import SCRIPTS, install_service, is_installed
 from imgtools.guest.customize.host_files import read_file
+from imgtools.guest.customize.package_commands import manager_of
+from imgtools.guest.customize.package_commands import script as package_script
 from imgtools.guest.customize.placing import make_folders, put_file
 from imgtools.guest.customize.system import find_system
+from imgtools.guest.customize.values import packages
 from imgtools.guest.steps import Done
 from imgtools.guest.tree import GuestTree
 from imgtools.guest.writing import GuestFiles
@@ -43,6 +46,11 @@ def parse_command(value: str) -> Firstboot:
     if not value.strip() or "\0" in value:
         raise UsageError(f"{option}: no command")
     return Firstboot(option=option, name=value, content=_SHELL + os.fsencode(value) + b"\n")
+
+
+def parse_install(value: str) -> InstallLater:
+    """Names of packages with commas between.  Raises UsageError."""
+    return InstallLater(names=packages(value))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +93,32 @@ class Firstboot:
             if same_size and tree.read(path, limit=len(self.content)) == self.content:
                 return True
         return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstallLater:
+    """Let the guest install packages at its next boot, when the network is up."""
+
+    names: tuple[str, ...]
+    option: str = "--firstboot-install"
+
+    def check(self, tree: GuestTree) -> None:
+        """Raise GuestOperationError for a guest whose package manager is not known."""
+        manager_of(tree, self.option)
+
+    def idle(self, tree: GuestTree) -> bool:
+        """True if that waits already."""
+        return self._script(tree).idle(tree)
+
+    def perform(self, guest: GuestFiles) -> list[Done]:
+        """Install the script."""
+        return self._script(guest).perform(guest)
+
+    def _script(self, tree: GuestTree) -> Firstboot:
+        script = package_script(manager_of(tree, self.option), "install", self.names)
+        content = _SHELL + b"export DEBIAN_FRONTEND=noninteractive\n" + script
+        name = f"install-{'-'.join(self.names)}"
+        return Firstboot(option=self.option, name=name, content=content, online=True)
 
 
 def _number(name: bytes) -> int:

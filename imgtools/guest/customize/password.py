@@ -30,7 +30,7 @@ from imgtools.guest.customize.host_files import read_secret
 from imgtools.guest.customize.system import MAX_TEXT, find_system, read_text
 from imgtools.guest.steps import Done, Step
 from imgtools.guest.tree import GuestTree
-from imgtools.guest.writing import GuestFiles
+from imgtools.guest.writing import Ears, GuestFiles
 
 SHADOW = b"/etc/shadow"
 FORMS = "password:TEXT, file:NAME, random, disabled, locked or locked: before one of these"
@@ -109,14 +109,14 @@ def with_crypto(step: Step, settings: Settings) -> Step:
 class SetPassword:
     """Set the password of ``user``; ``crypto`` is the method, None for the guest's best.
 
-    A random password is made when the step is done, and `told` gives it.
+    A random password is told to the guest's ears at once: told and not set, since something failed
+    later, is better than set and not told.
     """
 
     user: str
     selector: Selector
     option: str
     crypto: Method | None = None
-    _made: list[str] = field(default_factory=list, repr=False, compare=False)
 
     def idle(self, tree: GuestTree) -> bool:
         """True if the account has this very password, by this method, already."""
@@ -128,16 +128,12 @@ class SetPassword:
         method, content = self._look(guest)
         if self._fits(_field(content, self._name, self.option), method):
             return []
-        secret, what = self._secret(method)
+        secret, what = self._secret(method, guest.ears)
         if self.selector.locked:
             secret, what = b"!" + secret, f"{what}, locked"
         today = b"%d" % (int(time.time()) // _DAY)
         guest.create(SHADOW, [_with_field(content, self._name, secret, today)])
         return [Done(verb="edited", path=SHADOW, detail=f"password of {self.user}: {what}")]
-
-    def told(self) -> tuple[str, ...]:
-        """The random password, if one was set."""
-        return tuple(f"random password of {self.user}: {password}" for password in self._made)
 
     @property
     def _name(self) -> bytes:
@@ -165,14 +161,16 @@ class SetPassword:
             return rest == b"*"
         return rest.startswith(PREFIXES[method]) and verifies(chosen.password, rest)
 
-    def _secret(self, method: Method) -> tuple[bytes, str]:
+    def _secret(self, method: Method, ears: Ears) -> tuple[bytes, str]:
         """The password field without a lock, and what it is."""
         if self.selector.kind == "disabled":
             return b"*", "disabled"
         password = self.selector.password
         if self.selector.kind == "random":
             text = "".join(secrets.choice(_ALPHABET) for _ in range(_RANDOM_LENGTH))
-            self._made[:] = [text]
+            if ears.tells is None:
+                raise UsageError(f"{self.option}: nobody would be told a random password")
+            ears.tells(f"random password of {self.user}: {text}")
             password = text.encode()
         return hash_password(password, method), f"set ({method})"
 

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from imgtools.errors import GuestOperationError, UsageError
 from imgtools.guest.customize.base import Settings
-from imgtools.guest.customize.chroot import run_checked
+from imgtools.guest.customize.chroot import ran_done, run_checked
 from imgtools.guest.customize.host_files import read_secret
 from imgtools.guest.customize.system import find_system
 from imgtools.guest.steps import Done, Step
@@ -113,7 +113,7 @@ class Manage:
             script, source = os.fsencode(f"printf '%s\\n' {secret} | "), b""
         script += os.fsencode(shlex.join(words)) + source
         run_checked(guest, script, what=self.option)
-        return [Done(verb="changed", path=program, detail=f"ran {' '.join(self.words)}")]
+        return ran_done(f"subscription-manager {' '.join(self.words)}")
 
 
 def _require(tree: GuestTree, option: str) -> bytes:

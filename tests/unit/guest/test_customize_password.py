@@ -19,7 +19,7 @@ from imgtools.guest.customize.password import (
     parse_root_password,
     with_crypto,
 )
-from imgtools.guest.customize.telling import told
+from imgtools.guest.writing import Ears
 from tests.unit.guest.guests import DEBIAN
 from tests.unit.guest.writable_tree import MemoryGuest
 
@@ -104,9 +104,10 @@ def test_a_random_password_is_told_and_is_another_each_time() -> None:
     for selector in "random", "locked:random":
         found, step = guest(), parse_root_password(selector)
         assert not step.idle(found)
-        assert told([step]) == ()
+        lines: list[str] = []
+        found.ears = Ears(tells=lines.append)
         (done,) = step.perform(found)
-        (line,) = told([step])
+        (line,) = lines
         password = line.removeprefix("random password of root: ")
         assert len(password) == 21
         assert verifies(password.encode(), fields(found, b"root")[1].removeprefix(b"!"))
@@ -114,6 +115,13 @@ def test_a_random_password_is_told_and_is_another_each_time() -> None:
         assert not step.idle(found)
         seen.add(password)
     assert len(seen) == 2
+
+
+def test_a_random_password_that_nobody_hears_is_not_set() -> None:
+    found = guest()
+    with pytest.raises(UsageError, match="nobody would be told"):
+        parse_root_password("random").perform(found)
+    assert found.memory.writes == 0
 
 
 def test_a_file_is_read_once_and_its_first_line_counts(tmp_path: Path) -> None:
