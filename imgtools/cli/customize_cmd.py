@@ -100,5 +100,6 @@ def command(
         change.disks = replace(change.disks, config=config)
     if trace:
         os.environ["LIBGUESTFS_TRACE"] = "1"  # which libguestfs reads when a handle is made
-    change.how = replace(change.how, machine=found.machine, ears=ears(change.output))
+    heard = ears(change.output, dry_run=change.how.dry_run)
+    change.how = replace(change.how, machine=found.machine, ears=heard)
     return change.run([found.step], "customize")

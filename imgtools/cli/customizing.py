@@ -54,12 +54,19 @@ def given(options: Iterable[Option]) -> tuple[tuple[str, str], ...]:
     )
 
 
-def ears(output: Output) -> Ears:
-    """Say on stderr which program runs, and what it printed if it failed, or with -v."""
-    from imgtools.guest.writing import DEAF, Ears
+def ears(output: Output, *, dry_run: bool = False) -> Ears:
+    """Say on stderr which program runs, and what it printed if it failed, or with -v.
+
+    A random password is said in any case, but for a dry run, whose passwords are nobody's.
+    """
+    from imgtools.guest.writing import Ears
+
+    def tells(line: str) -> None:
+        if not dry_run:
+            tell(line)
 
     if output.json:
-        return DEAF  # stderr is one document then
+        return Ears(tells=tells)  # stderr is one document then
 
     def begins(what: str) -> None:
         if not output.quiet:
@@ -75,4 +82,4 @@ def ears(output: Output) -> Ears:
         for line in shown:
             click.echo(f"  {safe_text(line)}", err=True)
 
-    return Ears(begins=begins, said=said)
+    return Ears(begins=begins, said=said, tells=tells)

@@ -58,10 +58,14 @@ class Runner(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ears:
-    """Who is told of programs: that one begins, and what it printed (``failed``: and so ended)."""
+    """Who is told of programs: that one begins, and what it printed (``failed``: and so ended).
+
+    ``tells`` is given lines for the user alone, which no record may hold: a random password.
+    """
 
     begins: Callable[[str], None] = lambda _what: None
     said: Callable[[bytes, bool], None] = lambda _output, _failed: None
+    tells: Callable[[str], None] | None = None
 
 
 DEAF = Ears()

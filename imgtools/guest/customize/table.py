@@ -5,10 +5,12 @@ from __future__ import annotations
 from imgtools.guest.customize.base import Closing, Row
 from imgtools.guest.customize.command_options import COMMANDS
 from imgtools.guest.customize.file_options import FILES
+from imgtools.guest.customize.identity_options import IDENTITY
 
 GROUPS: tuple[tuple[str, tuple[Row, ...]], ...] = (
     ("Files", FILES),
     ("Programs and packages", COMMANDS),
+    ("Accounts, names, first boot and labels", IDENTITY),
 )
 """Groups with their headings."""
 
