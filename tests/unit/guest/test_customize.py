@@ -300,9 +300,7 @@ def test_a_folder_of_the_wrong_packages_is_refused(tmp_path: Path) -> None:
     found = Customize(steps=plan(given([("install", "x"), ("repository", str(tmp_path))])).steps)
     with pytest.raises(GuestOperationError, match=r"holds no \.deb files for the guest"):
         found.idle(guest(DEBIAN))
-    with pytest.raises(
-        GuestOperationError, match=r"apt, dnf, yum, zypper, not with apk"
-    ):
+    with pytest.raises(GuestOperationError, match=r"apt, dnf, yum, zypper, not with apk"):
         found.idle(guest("ID=alpine\nVERSION_ID=3.19.1\n"))
 
 
