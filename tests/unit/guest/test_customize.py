@@ -349,4 +349,4 @@ def test_every_option_has_help_and_a_name_of_its_own() -> None:
         assert title
         assert rows
     for row in OPTIONS:
-        assert row.help.endswith("."), row.name
+        assert row.help.endswith((".", "…")), row.name
