@@ -7,7 +7,6 @@ names here do not change within a major version.  docs/plugins.md teaches it.
 
 from __future__ import annotations
 
-import fnmatch
 import os
 import re
 import stat as _stat
@@ -19,11 +18,10 @@ from imgtools.errors import (
     DirectError,
     GuestFileNotFoundError,
     GuestFileTooLargeError,
-    GuestNotADirectoryError,
     GuestOperationError,
-    GuestSymlinkLoopError,
     UsageError,
 )
+from imgtools.guest.globbing import glob
 from imgtools.guest.linux.boot import ESP_MBR_ID, ESP_TYPE
 from imgtools.guest.linux.distros import family
 from imgtools.guest.linux.findings import Findings
@@ -64,9 +62,12 @@ __all__ = [
     "Release",
     "Text",
     "UsageError",
+    "Values",
     "clear_swap",
     "clear_swap_file",
     "core_text",
+    "customize",
+    "customize_options",
     "empty",
     "empty_paths",
     "find_in_initramfs",
@@ -86,25 +87,24 @@ __all__ = [
     "write",
 ]
 
-MAX_MATCHES = 200_000
-"""Files that one pattern may match."""
 MAX_TEXT = 16 << 20
 """Bytes of the largest file that an operation reads."""
-_GLOB = frozenset(b"*?[")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
     """One thing to do: ``step`` does it to ``path``; ``freed`` are the bytes that it gives back.
 
-    An ``unmounted`` one is done to a device, before all that is done to files; ``detail`` says
-    what is done for people.
+    What an operation before has removed is not done again, unless ``always`` says that the step
+    makes something there, or runs a program.  An ``unmounted`` one is done to a device, before all
+    that is done to files.  ``detail`` says what is done for people.
     """
 
     verb: Verb
     path: bytes
     step: Step
     freed: int = 0
+    always: bool = False
     unmounted: bool = False
     detail: str = ""
 
@@ -121,6 +121,13 @@ class Option:
     help: str
     metavar: str | None = None
     multiple: bool = False
+
+
+class Values(dict[str, Any]):
+    """The values of the options by name; ``given`` are those of the command line in its order,
+    as (name, value), the value of a flag being empty."""
+
+    given: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,39 +187,9 @@ class Guest:
         """The paths that shell patterns match (``*``, ``?``, ``[…]``; ``*`` also hidden names).
 
         Links in the folders on the way are followed; each path comes once, in the order of its
-        pattern.  Raises GuestOperationError for more than `MAX_MATCHES`.
+        pattern.  Raises GuestOperationError for more than 200 000 matches.
         """
-        seen: set[bytes] = set()
-        for pattern in patterns:
-            for path in self._match(b"/", os.fsencode(pattern).split(b"/")):
-                if path not in seen:
-                    seen.add(path)
-                    yield path
-                if len(seen) > MAX_MATCHES:
-                    raise GuestOperationError(f"{pattern}: matches more than {MAX_MATCHES} files")
-
-    def _match(self, folder: bytes, parts: list[bytes]) -> Iterator[bytes]:
-        while parts and not parts[0]:
-            parts = parts[1:]
-        if not parts:
-            return
-        name, *rest = parts
-        for found in self._names(folder, name):
-            path = folder.rstrip(b"/") + b"/" + found
-            if any(rest):
-                yield from self._match(path, rest)
-            else:
-                yield path
-
-    def _names(self, folder: bytes, name: bytes) -> list[bytes]:
-        try:
-            if not _GLOB & set(name):
-                self.tree.lstat(folder.rstrip(b"/") + b"/" + name)
-                return [name]
-            entries = self.tree.listdir(folder)
-        except (GuestFileNotFoundError, GuestNotADirectoryError, GuestSymlinkLoopError):
-            return []
-        return sorted(entry for entry in entries if fnmatch.fnmatchcase(entry, name))
+        yield from glob(self.tree, *map(os.fsencode, patterns))
 
     def homes(self) -> list[Home]:
         """The home directories in /etc/passwd that are there, each path once."""
@@ -235,8 +212,7 @@ class Guest:
         homes = dict.fromkeys(home.path for home in self.homes())
         homes |= dict.fromkeys(path for path in self.glob("/home/*") if self.tree.is_dir(path))
         for home in homes:
-            for pattern in patterns:
-                yield from self._match(home, os.fsencode(pattern).split(b"/"))
+            yield from glob(self.tree, *map(os.fsencode, patterns), below=home)
 
     def files_below(
         self, *patterns: str, enter: Callable[[bytes], bool] | None = None
@@ -298,6 +274,47 @@ class Operation:
     def applies(self, guest: Guest) -> bool:
         """True if the guest is of a family that the operation is for."""
         return not self.families or guest.family in self.families
+
+
+# --- customize -----------------------------------------------------------------------------------
+
+
+def customize_options() -> tuple[Option, ...]:
+    """The options of `imgtools customize`, which the operation of that name has, too."""
+    from imgtools.guest.customize import commands_file
+    from imgtools.guest.customize.table import OPTIONS
+
+    return (
+        *(
+            Option(
+                name=row.name, metavar=row.metavar, help=row.help, multiple=row.metavar is not None
+            )
+            for row in OPTIONS
+        ),
+        Option(
+            name=commands_file.NAME,
+            metavar="FILE",
+            multiple=True,
+            help="Read these options from a file, one a line without dashes.",
+        ),
+    )
+
+
+def customize(guest: Guest, values: Mapping[str, Any]) -> Iterator[Action]:
+    """Do what the options of customize say, in the order of the command line.
+
+    Raises UsageError for a bad value, and GuestOperationError for what this guest cannot do.
+    """
+    from imgtools.guest.customize.commands_file import given
+    from imgtools.guest.customize.plan import plan
+
+    names = {option.name for option in customize_options()}
+    known = values.given if isinstance(values, Values) else ()
+    found = plan(given([(name, value) for name, value in known if name in names]))
+    for one in found.steps:
+        one.check(guest.tree)
+    for one in found.steps:
+        yield Action(verb=one.verb, path=one.shown, step=one, always=True)
 
 
 # --- actions -------------------------------------------------------------------------------------
@@ -508,4 +525,4 @@ def run_on_host(programs: Sequence[str], folder: str | None = None) -> Iterator[
         check_fuse()
     for program in found:
         step = RunOnHost(program=program, folder=place)
-        yield Action(verb="ran", path=os.fsencode(program), step=step)
+        yield Action(verb="ran", path=os.fsencode(program), step=step, always=True)

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from imgtools.appliance import renaming, swap
+from imgtools.appliance import chroot, renaming, swap
 from imgtools.appliance.foreign import inspect_foreign
 from imgtools.appliance.launch import Appliance
 from imgtools.appliance.mounting import READ_ONLY, mount, separate_clones
@@ -31,12 +31,15 @@ from imgtools.appliance.writing import ApplianceWriter
 from imgtools.config import Config
 from imgtools.errors import GuestOperationError
 from imgtools.model import (
+    PLAIN,
     Disk,
     EngineName,
     FileTree,
     ForeignGuest,
     KeySpec,
+    Machine,
     Notice,
+    Ran,
     Storage,
     unique_vg_names,
 )
@@ -58,10 +61,12 @@ class ApplianceEngine:
         config: Config | None = None,
         *,
         overlays: Sequence[Path] | None = None,
+        machine: Machine = PLAIN,
     ) -> None:
         self._disks = tuple(disks)
         self._keys = tuple(keys)
         self._config = config or Config()
+        self._machine = machine
         self._appliance: Appliance | None = None
         self._storage: Storage | None = None
         self._survey: Survey | None = None
@@ -87,7 +92,9 @@ class ApplianceEngine:
         if self._closed:
             raise ValueError("the engine is closed")
         if self._appliance is None:
-            self._appliance = Appliance(self._disks, self._config, overlays=self._overlays)
+            self._appliance = Appliance(
+                self._disks, self._config, overlays=self._overlays, machine=self._machine
+            )
             self._notices += self._appliance.notices
         return self._appliance
 
@@ -195,6 +202,32 @@ class ApplianceEngine:
         with exported(self.appliance, folder):
             yield
         self.unmount()
+
+    def run(
+        self,
+        mounts: Sequence[tuple[bytes, str]],
+        words: Sequence[bytes],
+        *,
+        environment: Mapping[str, str],
+        personality: str = "",
+    ) -> Ran:
+        """Run a program of the guest; ``mounts`` are paths in the guest and mountables.
+
+        See `imgtools.appliance.chroot.run`.
+        """
+        where = [(point, self.mount_writable(one, point).mountpoint) for point, one in mounts]
+        return chroot.run(
+            self.appliance, where, words, environment=environment, personality=personality
+        )
+
+    @property
+    def network(self) -> bool:
+        """Whether the appliance has a network card."""
+        return self._machine.network
+
+    def resolver(self) -> bytes:
+        """The appliance's own resolv.conf(5)."""
+        return self.appliance.shell("cat /etc/resolv.conf; exit 0", what="a look at its network")
 
     def finish_writing(self) -> None:
         """Unmount, and end the appliance, so that the overlays are complete.

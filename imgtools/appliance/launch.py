@@ -43,7 +43,7 @@ from imgtools.errors import (
     RefusedError,
     UsageError,
 )
-from imgtools.model import Disk, Notice
+from imgtools.model import PLAIN, Disk, Machine, Notice
 from imgtools.process import signals_later
 
 T = TypeVar("T")
@@ -70,7 +70,7 @@ class Appliance:
 
     ``template`` is the one that was resumed, None after a boot, with ``reason`` saying why.
     ``overlays`` are paths for the overlays of the disks, which are then kept, complete after a
-    `shutdown`; without them they are thrown away.
+    `shutdown`; without them they are thrown away.  ``machine`` is what it is to have.
     """
 
     def __init__(
@@ -80,6 +80,7 @@ class Appliance:
         way: Way = "best",
         *,
         overlays: Sequence[Path] | None = None,
+        machine: Machine = PLAIN,
     ) -> None:
         self.notices: list[Notice] = []
         self.log: deque[bytes] = deque(maxlen=_MAX_LOG)
@@ -89,6 +90,7 @@ class Appliance:
         self.template: Template | None = None
         self.reason = ""
         self._config = config
+        self._machine = machine
         self._overlays: Sequence[Path | None] = overlays or [None] * len(disks)
         self._doom: ImgtoolsError | None = None
         self._qemu = 0
@@ -246,6 +248,10 @@ class Appliance:
         self.accelerator = "TCG" if "force_tcg" in g.get_backend_settings() else "KVM"
         if config.memsize:
             g.set_memsize(config.memsize)
+        if self._machine.network:
+            g.set_network(True)
+        if self._machine.processors > 1:
+            g.set_smp(self._machine.processors)
         # Overlays are thrown away, or unmounted and closed by `shutdown`, which reports errors.
         g.set_autosync(False)
         self._choose(way)

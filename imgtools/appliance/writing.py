@@ -68,6 +68,10 @@ class ApplianceWriter(ApplianceTree):
         inside = os.fsdecode(_SYSROOT + self._inner(path))
         swap.clear(self._appliance, inside, os.fsdecode(self._shown_at + path))
 
+    def sync(self) -> None:
+        """Write out what was written so far."""
+        self._do(b"/", lambda lib, _: lib.status("sync"))
+
     def truncate(self, path: bytes, size: int) -> None:
         """Cut a file to ``size`` bytes, or extend it by a hole."""
         self._do(path, lambda lib, inner: lib.status("truncate_size", inner, ctypes.c_int64(size)))

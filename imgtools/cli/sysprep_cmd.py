@@ -27,7 +27,8 @@ from imgtools.errors import RefusedError, UsageError
 from imgtools.workflow.selection import NO_DISK
 
 if TYPE_CHECKING:
-    from imgtools.api import Operation
+    from imgtools.api import Operation, Values
+    from imgtools.model import Machine
     from imgtools.workflow.changing import How
     from imgtools.workflow.sysprep.registry import Registry
     from imgtools.workflow.sysprep.running import Prepared, Report
@@ -76,17 +77,9 @@ def _registry() -> Registry:
 
 
 def _operation_options() -> list[click.Parameter]:
-    options: list[click.Parameter] = []
-    for one in _registry().operations:
-        for option in one.options:
-            kind: dict[str, Any] = {"is_flag": True}
-            if option.metavar is not None:
-                kind = {"metavar": option.metavar, "multiple": option.multiple}
-            name = option.name.replace("-", "_")
-            options.append(
-                click.Option([f"--{option.name}", f"op_{name}"], help=option.help, **kind)
-            )
-    return options
+    from imgtools.cli.customizing import click_options
+
+    return click_options(option for one in _registry().operations for option in one.options)
 
 
 _OPTIONS = [
@@ -144,6 +137,7 @@ def command(
     Host keys, the machine's id, logs, histories, leases, caches and more: --list-operations shows
     all.  The guest must be off.
     """
+    from imgtools.cli.customizing import Hearing
     from imgtools.workflow.changing import How
     from imgtools.workflow.sysprep.registry import choose
     from imgtools.workflow.sysprep.running import sysprep
@@ -165,8 +159,11 @@ def command(
         raise UsageError(f"what is {args[0]}?", hint="more disks of the guest: -a FILE -a FILE")
     from imgtools.guest.mounting import parse_mount_options, parse_mounts
 
+    hearing = Hearing(output)
     how = How(
         dry_run=rest["dry_run"],
+        machine=_machine(values),
+        ears=hearing.ears,
         workdir=Path(rest["workdir"]) if rest["workdir"] else None,
         break_overlays=rest["break_overlays"],
         mount_options=parse_mount_options(rest["mount_options"] or ""),
@@ -181,16 +178,22 @@ def command(
         print_json("sysprep", document, engine=result.engine, warnings=result.warnings)
     elif not output.quiet or how.dry_run:
         _print(result, how, output)
+    if result.committed:
+        hearing.tell_all()
     return finish(output, result.warnings)
 
 
-def _values(chosen: tuple[Operation, ...], rest: dict[str, Any]) -> dict[str, Any]:
+def _values(chosen: tuple[Operation, ...], rest: dict[str, Any]) -> Values:
     """The values of the operations' options; one of an operation that does not run is an error."""
+    from imgtools.api import Values
+    from imgtools.cli.customizing import given, variable
+
     names = {one.name for one in chosen}
-    values = {}
+    values = Values()
+    values.given = given(option for one in _registry().operations for option in one.options)
     for one in _registry().operations:
         for option in one.options:
-            value = rest[f"op_{option.name.replace('-', '_')}"]
+            value = rest[variable(option.name)]
             if value and one.name not in names:
                 raise UsageError(
                     f"--{option.name}: the operation {one.name} is not selected",
@@ -198,6 +201,15 @@ def _values(chosen: tuple[Operation, ...], rest: dict[str, Any]) -> dict[str, An
                 )
             values[option.name] = value
     return values
+
+
+def _machine(values: Values) -> Machine:
+    """The appliance that the options of customize need."""
+    from imgtools.api import customize_options
+    from imgtools.workflow.customizing import wanted
+
+    names = {option.name for option in customize_options()}
+    return wanted([one for one in values.given if one[0] in names]).machine
 
 
 def _list(output: Output) -> None:

@@ -31,6 +31,7 @@ from imgtools.workflow.files import guest_tree
 from imgtools.workflow.selection import DiskArguments, run_selected, select_one
 
 Values = Mapping[str, Any]
+"""The options of operations; an `imgtools.api.Values` where their order matters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,10 +115,19 @@ def _dry_run(
     )
 
 
-def prepare(tree: GuestTree, operations: Sequence[Operation], values: Values) -> list[Prepared]:
-    """Plan every operation on the guest as it is."""
+def prepare(
+    tree: GuestTree,
+    operations: Sequence[Operation],
+    values: Values,
+    kept: Iterable[bytes] = (),
+) -> list[Prepared]:
+    """Plan every operation on the guest as it is.
+
+    What an earlier one makes in any case (`Action.always`) is not removed, nor are ``kept``.
+    """
     guest = Guest(tree)
     gone: set[bytes] = set()
+    made = set(kept)
     prepared = []
     for operation in operations:
         guest.warnings.clear()
@@ -125,7 +135,7 @@ def prepare(tree: GuestTree, operations: Sequence[Operation], values: Values) ->
             prepared.append(Prepared(operation=operation, actions=(), applies=False))
             continue
         try:
-            wanted = _wanted(tree, operation.plan(guest, values), gone)
+            wanted = _wanted(tree, operation.plan(guest, values), gone, made)
         except DirectError:
             raise  # the appliance will be asked
         except (UsageError, MissingToolError):
@@ -138,6 +148,7 @@ def prepare(tree: GuestTree, operations: Sequence[Operation], values: Values) ->
                 "the image is as it was",
                 hint=f"leave it out with --operations -{operation.name}, and tell its author",
             ) from error
+        made |= _made(tree, wanted)
         notices = tuple(
             Notice(code=f"sysprep.{operation.name}", message=text) for text in guest.warnings
         )
@@ -152,26 +163,43 @@ def prepare(tree: GuestTree, operations: Sequence[Operation], values: Values) ->
     return prepared
 
 
-def _wanted(tree: GuestTree, actions: Iterable[Action], gone: set[bytes]) -> list[Action]:
-    """The actions whose path no earlier one removes; ``gone`` grows by what these remove."""
+def _made(tree: GuestTree, actions: Iterable[Action]) -> set[bytes]:
+    """The places of what actions make in any case."""
+    verbs = ("written", "edited", "made", "changed", "copied")
+    paths = (one.path for one in actions if one.always and one.verb in verbs)
+    return {_resolved(tree, path) for path in paths if path.startswith(b"/")}
+
+
+def _wanted(
+    tree: GuestTree, actions: Iterable[Action], gone: set[bytes], made: set[bytes]
+) -> list[Action]:
+    """The actions whose path no earlier one removes or makes; ``gone`` takes what they remove."""
     wanted = []
     for action in actions:
-        if action.unmounted or action.verb == "ran":  # not a path of the guest
+        if action.always or action.unmounted:
             wanted.append(action)
             continue
-        parts = _resolved(tree, action.path).split(b"/")
+        path = _resolved(tree, action.path)
+        parts = path.split(b"/")
         if any(b"/".join(parts[:depth]) in gone for depth in range(2, len(parts) + 1)):
+            continue
+        if action.verb in ("removed", "changed") and _holds(path, made):
             continue
         wanted.append(action)
         if action.verb == "removed":
-            gone.add(b"/".join(parts))
+            gone.add(path)
     return wanted
+
+
+def _holds(path: bytes, made: set[bytes]) -> bool:
+    """True if ``path`` is one of ``made``, or a folder that holds one."""
+    return path in made or any(one.startswith(path + b"/") for one in made)
 
 
 def _resolved(tree: GuestTree, path: bytes) -> bytes:
     try:
         return tree.resolve(path, follow_last=False)
-    except GuestFileNotFoundError:
+    except GuestOperationError:
         return path  # in a folder that an action before this one makes
 
 
@@ -200,17 +228,32 @@ class _Sysprep:
         if not self.prepared:
             self.prepared = prepare(guest, self.operations, self.values)
         done: list[Done] = []
-        for unmounted in True, False:
-            for index, one in enumerate(self.prepared):
-                try:
-                    actions = [
-                        self._one(action, guest, done) if action.unmounted is unmounted else action
-                        for action in one.actions
-                    ]
-                except GuestOperationError as error:
-                    raise _failed(one.operation, error) from error
-                self.prepared[index] = replace(one, actions=tuple(actions))
+        for number, planned in enumerate(self.prepared):
+            self.prepared[number] = self._do(planned, guest, done, unmounted=True)
+        made: set[bytes] = set()
+        changed = False
+        for number, planned in enumerate(self.prepared):
+            one = planned
+            if changed and not any(action.unmounted for action in one.actions):
+                # Programs may have run since the plan was made, and left what must go.
+                [one] = prepare(guest, [planned.operation], self.values, made)
+            made |= _made(guest, one.actions)
+            self.prepared[number] = self._do(one, guest, done, unmounted=False)
+            changed = changed or any(action.always for action in one.actions)
         return done
+
+    def _do(
+        self, one: Prepared, guest: GuestFiles, done: list[Done], *, unmounted: bool
+    ) -> Prepared:
+        """Do the actions on devices or those on files; the operation as it is to be reported."""
+        try:
+            actions = [
+                self._one(action, guest, done) if action.unmounted is unmounted else action
+                for action in one.actions
+            ]
+        except GuestOperationError as error:
+            raise _failed(one.operation, error) from error
+        return replace(one, actions=tuple(actions))
 
     def _one(self, action: Action, guest: GuestFiles, done: list[Done]) -> Action:
         """Do one action; the action as it is to be reported."""
