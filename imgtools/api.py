@@ -81,6 +81,7 @@ __all__ = [
     "renew_lvm",
     "rewrite",
     "rewrite_initramfs",
+    "run_command",
     "run_on_host",
     "set_uuid",
     "touch",
@@ -277,6 +278,18 @@ class Operation:
 
 
 # --- customize -----------------------------------------------------------------------------------
+
+
+def run_command(guest: Guest, command: str) -> Iterator[Action]:
+    """Run a shell command of the guest as its root, with all that comes before it done.
+
+    Raises GuestOperationError where the guest's programs cannot run here.
+    """
+    from imgtools.guest.customize.command_steps import Command
+
+    step = Command(command=command)
+    step.check(guest.tree)
+    yield Action(verb="ran", path=os.fsencode(command), step=step, always=True)
 
 
 def customize_options() -> tuple[Option, ...]:

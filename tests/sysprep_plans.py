@@ -26,6 +26,7 @@ BUNDLED = build([EntryPoint(name="bundled", value="imgtools_ops:OPERATIONS", gro
 OPERATIONS = BUNDLED.operations
 # What changes no file by itself: each has tests of its own.
 ELSEWHERE = {
+    "customize": "appliance/test_customize.py",
     "fs-uuids": "appliance/test_uuids.py",
     "lvm-uuids": "appliance/test_uuids.py",
     "script": "appliance/test_sysprep_script.py",

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fixtures import sysprep
+from fixtures import tree as fixed
 from fixtures.tree import make_tar
 from imgtools.errors import GuestFileNotFoundError
 from imgtools.guest.tree import GuestTree
@@ -181,3 +182,20 @@ def test_one_account_of_two(image: Image, tmp_path: Path) -> None:
             line for line in before.splitlines(keepends=True) if not line.startswith("alice:")
         )
     assert imgtools("ls", "-a", disk, "/home").lines == []
+
+
+def test_the_store_of_authorities_is_made_anew_by_the_guest(image: Image, tmp_path: Path) -> None:
+    """By a program in its place, as the small guest has no such package."""
+    disk = overlay_of(image("debian-plain"), tmp_path / "disk.qcow2")
+    certificate = "/usr/local/share/ca-certificates/ipa-ca.crt"
+    program = "/usr/sbin/update-ca-certificates"
+    text = f"#!/bin/sh\n[ -e {certificate} ] || id -u > /etc/ssl/certs/made\n"
+    made = (fixed.file(certificate[1:], "x"), fixed.file(program[1:], text, 0o755))
+    make_tar(tmp_path / "traces.tar", (*made, fixed.file("etc/ssl/certs/made", "")))
+    change("tar-in", "-a", disk, tmp_path / "traces.tar", "/")
+    done = change("sysprep", "-a", disk, "--enable", "ipa-client", "--json")
+    actions = json.loads(done.text)["result"]["operations"][0]["actions"]
+    found = [(one["verb"], one["path"]) for one in actions]
+    assert found == [("removed", certificate), ("ran", program)]
+    assert imgtools("cat", "-a", disk, "/etc/ssl/certs/made").text == "0\n"
+    assert "nothing to do" in imgtools("sysprep", "-a", disk, "--enable", "ipa-client").stderr

@@ -15,12 +15,14 @@ from tests.sysprep_plans import BUNDLED, ELSEWHERE, OPERATIONS, Plan, each_alone
 pytestmark = pytest.mark.direct
 Image = Callable[[str], Path]
 
-UPSTREAM = {  # of virt-sysprep 1.56, True for what it does by default
+UPSTREAM = {  # of virt-sysprep 1.56, True for what is done by default
     "abrt-data": True, "backup-files": True, "bash-history": True, "blkid-tab": True,
-    "ca-certificates": False, "crash-data": True, "cron-spool": True, "dhcp-client-state": True,
+    "ca-certificates": False, "crash-data": True, "cron-spool": True, "customize": True,
+    "dhcp-client-state": True,
     "dhcp-server-state": True, "dovecot-data": True, "firewall-rules": False,
     "flag-reconfiguration": False, "fs-uuids": False, "ipa-client": True, "kerberos-data": False,
-    "kerberos-hostkeytab": True, "logfiles": True, "lvm-system-devices": True, "machine-id": True,
+    "kerberos-hostkeytab": True, "logfiles": True, "lvm-system-devices": True, "lvm-uuids": False,
+    "machine-id": True,
     "mail-spool": True, "net-hostname": True, "net-hwaddr": True, "net-nmconn": True,
     "pacct-log": True, "package-manager-cache": True, "pam-data": True, "passwd-backups": True,
     "puppet-data-log": True, "rh-subscription-manager": True, "rhn-systemid": True,
@@ -29,8 +31,8 @@ UPSTREAM = {  # of virt-sysprep 1.56, True for what it does by default
     "user-account": False, "utmp": True, "yum-uuid": True, "zsh-history": True,
 }  # fmt: skip
 
-# On purpose: off, or not here.
-OTHER_DEFAULTS = {"customize": None, "lvm-uuids": False}
+# On purpose.
+OTHER_DEFAULTS = {"lvm-uuids": False}
 
 # What no trace was planted for: the phony guest's own, and what is made.
 OWN: dict[str, Plan] = {

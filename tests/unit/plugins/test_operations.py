@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import pytest
 
+from fixtures.cpio import archive
 from imgtools.api import Values
 from imgtools.errors import GuestOperationError
 from imgtools.guest.tree import GuestTree
@@ -332,3 +334,91 @@ def customized(tree: GuestTree, names: tuple[str, ...], values: Values) -> list[
 def program() -> bytes:
     """The beginning of one for this host."""
     return Path("/proc/self/exe").read_bytes()[:64]
+
+
+def test_a_store_of_authorities_that_cannot_be_made_anew_here_is_a_warning() -> None:
+    certificate = "usr/local/share/ca-certificates/ipa-ca.crt"
+    tree = make_tree({**DEBIAN, certificate: b"x", "usr/sbin/update-ca-certificates": b"#!"})
+    [prepared] = prepare(tree, [BY_NAME["ipa-client"]], {})
+    assert [one.verb for one in prepared.actions] == ["removed"]
+    [notice] = prepared.notices
+    assert "until /usr/sbin/update-ca-certificates runs in the guest" in notice.message
+
+
+# --- the report of the initramfs -----------------------------------------------------------------
+
+
+def notes(files: dict[str, object]) -> list[str]:
+    [prepared] = prepare(make_tree({**DEBIAN, **files}), [BY_NAME["dracut-hostonly"]], {})
+    assert prepared.actions == ()
+    return [f"{one.path.decode()}: {one.detail}" for one in prepared.notes]
+
+
+INSIDE = {
+    "etc/machine-id": b"0" * 32,
+    "etc/dropbear/dropbear_rsa_host_key": b"key",
+    "usr/lib/dracut/hostonly-files": b"xx",
+    "usr/lib/dracut/hostonly-kernel-modules.txt": b"xx",
+    "etc/passwd": b"root",
+}
+
+
+def test_an_initramfs_and_its_configuration_are_told_of() -> None:
+    packed = archive({"kernel/x": b"x"}) + zlib.compress(archive(INSIDE), wbits=31)
+    assert notes({"boot/initrd.img-6": packed, "boot/initrd.img": "initrd.img-6"}) == [
+        "/boot/initrd.img-6: holds the machine's ID: etc/machine-id",
+        "/boot/initrd.img-6: holds an SSH host key: etc/dropbear/dropbear_rsa_host_key",
+        (
+            "/boot/initrd.img-6: holds only the drivers for this machine's devices: "
+            "usr/lib/dracut/hostonly-files and 1 more"
+        ),
+    ]
+    assert notes({"etc/default/grub": b'X="quiet BOOTIF=01-52-54-00-12-34-56 ip=dhcp"\n'}) == [
+        "/etc/default/grub: a kernel option for this machine: BOOTIF=01-52-54-00-12-34-56"
+    ]
+    entry = "boot/loader/entries/" + "0" * 32 + "-6.conf"
+    assert notes({entry: b"options quiet\n"}) == [
+        f"/{entry}: boot entries have the machine's ID in their names"
+    ]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"boot/initrd.img-6": archive({"etc/machine-id": b"", "my/etc/machine-id": b"0" * 32})},
+        {"boot/initrd.img-6": b""},
+        {"etc/dracut.conf.d/a.conf": b"#hostonly=yes\nhostonly=no\n"},
+        {"etc/initramfs-tools/conf.d/resume": b"RESUME=none\n"},
+        {"etc/default/grub": b"ip=dhcp\n"},
+        {},
+    ],
+)
+def test_what_is_no_trace_of_the_machine_is_not_told(files: dict[str, object]) -> None:
+    assert notes(files) == []
+
+
+def test_a_damaged_initramfs_is_a_warning() -> None:
+    tree = make_tree({"boot/initrd.img-6": b"nonsense"})
+    [prepared] = prepare(tree, [BY_NAME["dracut-hostonly"]], {})
+    assert prepared.notes == ()
+    assert "/boot/initrd.img-6: is no initramfs" in prepared.notices[0].message
+
+
+# --- swap ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (bytes(4086) + b"SWAPSPACE2" + bytes(9000), []),
+        (bytes(4086) + b"SWAPSPACE2" + bytes(8999) + b"x", ["changed /swapfile"]),
+        (bytes(65526) + b"SWAPSPACE2" + b"x", ["changed /swapfile"]),
+        (b"x" + bytes(65525) + b"SWAPSPACE2", []),
+        (b"no swap space" * 999, []),
+        (b"", []),
+    ],
+)
+def test_a_swap_file_is_cleared_if_it_has_content(content: bytes, expected: list[str]) -> None:
+    fstab = b"/swapfile none swap sw 0 0\n/dev/sda2 none swap sw 0 0\n/gone none swap sw 0 0\n"
+    tree = make_tree({"etc/fstab": fstab, "swapfile": content})
+    assert plan("swap-contents", tree) == expected
