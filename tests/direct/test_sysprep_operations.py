@@ -97,7 +97,10 @@ def test_every_heading_is_one_line_without_a_full_stop() -> None:
         assert 10 < len(one.heading) < 70, one.name
         assert not one.heading.endswith("."), one.name
         assert one.description.endswith("."), one.name
-        assert all(option.name in option.help or one.name in option.help for option in one.options)
+        if one.name != "customize":  # whose options are those of a command
+            assert all(
+                option.name in option.help or one.name in option.help for option in one.options
+            )
 
 
 def test_the_document_lists_every_operation_with_its_default() -> None:
