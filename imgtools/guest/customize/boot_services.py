@@ -48,7 +48,9 @@ main() {
     export HOME PATH
     cd / || exit 1
     (umask 077; mkdir -p /root; : >> "$log")
-    run_all 2>&1 | tee -a "$log"
+    # Not through a pipe: a daemon that a script starts would keep it open for ever.
+    run_all >> "$log" 2>&1
+    cat "$log"
     set -- "$folder"/scripts/*
     if [ ! -e "$1" ]; then
         if [ -e /etc/init.d/.depend.start ]; then
