@@ -115,7 +115,9 @@ def test_a_customized_guest_does_at_its_first_boot_what_was_asked(
 #!/bin/bash
 exec > /dev/ttyS1
 echo "name $(hostname) at $(date +%Z)"
-echo "user $(setpriv --reuid daemon --clear-groups sh -c 'su alice -c "id -un"' < /root/typed)"
+become() { setpriv --reuid daemon --clear-groups su alice -c 'id -un' 2>/dev/null; }
+echo "right $(become < /root/typed)"
+echo "wrong $(echo another password | become)"
 sleep 3600 &
 """)
     done = imgtools(
@@ -128,7 +130,8 @@ sleep 3600 &
     )  # fmt: skip
     assert done.code == 0, done.stderr
     (said,) = boot(disk)
-    assert said.replace(b"\r", b"").splitlines() == [b"name booted at JST", b"user alice"]
+    lines = said.replace(b"\r", b"").splitlines()
+    assert lines == [b"name booted.example.com at JST", b"right alice", b"wrong "]
     log = imgtools("cat", "--engine", "direct", "-a", disk, "/root/virt-sysprep-firstboot.log")
     ended = re.findall(
         rb"^(?:the first fails|=== (\S+) ended with status (\d+))$", log.stdout, re.M
