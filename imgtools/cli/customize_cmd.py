@@ -89,7 +89,7 @@ def command(
     if args:
         raise UsageError(f"what is {args[0]}?", hint="more disks of the guest: -a FILE -a FILE")
     from imgtools.api import customize_options
-    from imgtools.cli.customizing import ears, given
+    from imgtools.cli.customizing import Hearing, given
     from imgtools.workflow.customizing import wanted
 
     found = wanted(given(customize_options()), processors=smp)
@@ -100,6 +100,9 @@ def command(
         change.disks = replace(change.disks, config=config)
     if trace:
         os.environ["LIBGUESTFS_TRACE"] = "1"  # which libguestfs reads when a handle is made
-    heard = ears(change.output, dry_run=change.how.dry_run)
-    change.how = replace(change.how, machine=found.machine, ears=heard)
-    return change.run([found.step], "customize")
+    hearing = Hearing(change.output)
+    change.how = replace(change.how, machine=found.machine, ears=hearing.ears)
+    code = change.run([found.step], "customize")
+    if not change.how.dry_run:
+        hearing.tell_all()
+    return code

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from imgtools.api import Option
-    from imgtools.guest.writing import Ears
 
 _META = "imgtools.operations"
 _SHOWN = 100
@@ -54,32 +53,36 @@ def given(options: Iterable[Option]) -> tuple[tuple[str, str], ...]:
     )
 
 
-def ears(output: Output, *, dry_run: bool = False) -> Ears:
-    """Say on stderr which program runs, and what it printed if it failed, or with -v.
+class Hearing:
+    """Says on stderr which program of the guest runs, and what it printed if it failed, or with -v.
 
-    A random password is said in any case, but for a dry run, whose passwords are nobody's.
+    ``ears`` are for the change; what steps have to tell, a random password, is told by `tell_all`.
     """
-    from imgtools.guest.writing import Ears
 
-    def tells(line: str) -> None:
-        if not dry_run:
+    def __init__(self, output: Output) -> None:
+        from imgtools.guest.writing import Ears
+
+        self._output = output
+        self._lines: list[str] = []
+        self.ears = Ears(begins=self._begins, said=self._said, tells=self._lines.append)
+
+    def tell_all(self) -> None:
+        """Tell it, quiet or not: the change is committed, so that it is true, and nobody else is
+        told."""
+        for line in self._lines:
             tell(line)
 
-    if output.json:
-        return Ears(tells=tells)  # stderr is one document then
-
-    def begins(what: str) -> None:
-        if not output.quiet:
+    def _begins(self, what: str) -> None:
+        # With --json stderr is one document.
+        if not self._output.quiet and not self._output.json:
             tell(f"running: {what}")
 
-    def said(text: bytes, failed: bool) -> None:
+    def _said(self, text: bytes, failed: bool) -> None:
         lines = text.decode("utf-8", errors="surrogateescape").splitlines()
-        if not (failed or output.verbose) or not lines:
+        if self._output.json or not (failed or self._output.verbose):
             return
-        shown = lines if output.verbose else lines[-_SHOWN:]
+        shown = lines if self._output.verbose else lines[-_SHOWN:]
         if len(shown) < len(lines):
             tell(f"({len(lines) - len(shown)} lines before are left out: -v shows them)")
         for line in shown:
             click.echo(f"  {safe_text(line)}", err=True)
-
-    return Ears(begins=begins, said=said, tells=tells)

@@ -132,7 +132,7 @@ def command(
     Host keys, the machine's id, logs, histories, leases, caches and more: --list-operations shows
     all.  The guest must be off.
     """
-    from imgtools.cli.customizing import ears
+    from imgtools.cli.customizing import Hearing
     from imgtools.workflow.changing import How
     from imgtools.workflow.sysprep.registry import choose
     from imgtools.workflow.sysprep.running import sysprep
@@ -154,10 +154,11 @@ def command(
         raise UsageError(f"what is {args[0]}?", hint="more disks of the guest: -a FILE -a FILE")
     from imgtools.guest.mounting import parse_mounts
 
+    hearing = Hearing(output)
     how = How(
         dry_run=rest["dry_run"],
         machine=_machine(values),
-        ears=ears(output),
+        ears=hearing.ears,
         workdir=Path(rest["workdir"]) if rest["workdir"] else None,
         break_overlays=rest["break_overlays"],
     )
@@ -171,6 +172,8 @@ def command(
         print_json("sysprep", document, engine=result.engine, warnings=result.warnings)
     elif not output.quiet or how.dry_run:
         _print(result, how, output)
+    if result.committed:
+        hearing.tell_all()
     return finish(output, result.warnings)
 
 

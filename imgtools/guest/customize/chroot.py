@@ -100,14 +100,15 @@ def run_file(guest: GuestFiles, script: Path, *, what: str) -> Ran:
         return run_words(guest, [path] if starts_itself else [b"/bin/sh", path], what=what)
 
 
-def checked(guest: GuestFiles, ran: Ran, *, what: str) -> bytes:
+def checked(guest: GuestFiles, ran: Ran, *, what: str, hint: str | None = None) -> bytes:
     """The output of a program that ended well.  Raises GuestOperationError, naming it."""
     if ran.status == 0:
         return ran.output
     lines = [line.strip() for line in ran.output.decode(errors="replace").splitlines()]
     last = next((line for line in reversed(lines) if line), "")
     ended = f"signal {ran.status - 128}" if ran.status > 128 else f"exit status {ran.status}"
-    hint = None if guest.network else "it had no network: --network gives it one"
+    if hint is None and not guest.network:
+        hint = "it had no network (--network gives it one)"
     raise GuestOperationError(f"{what}: {ended}" + (f": {last[:200]}" if last else ""), hint=hint)
 
 

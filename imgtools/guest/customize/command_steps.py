@@ -93,5 +93,7 @@ class Packages(Always):
             return chroot.ran_done(self.what)
         with chroot.work_folder(guest) as work:
             script = repository.script(guest, work, self.folder, manager, self.task, self.names)
-            chroot.run_checked(guest, script, what=self.what)
+            ran = chroot.run(guest, script, what=self.what)
+            hint = f"packages come from {self.folder} alone"
+            chroot.checked(guest, ran, what=self.what, hint=hint)
         return chroot.ran_done(self.what)

@@ -118,7 +118,7 @@ def _script(where: str, folder: Path, manager: str, task: Task, names: Sequence[
     if (folder / "repodata").is_dir():
         index = _INDEX.format(folder=where)
     else:
-        names = _rpm_files(folder, where, names)
+        names = rpm_files(folder, where, names)
     verb = {"install": "install", "update": "upgrade" if manager == "dnf" else "update"}[task]
     if task == "update" and not index:
         files = (path for path in _files(folder) if path.suffix == ".rpm")
@@ -127,7 +127,7 @@ def _script(where: str, folder: Path, manager: str, task: Task, names: Sequence[
     return _DNF.format(folder=where, manager=manager, index=index, words=words)
 
 
-def _rpm_files(folder: Path, where: str, names: Sequence[str]) -> list[str]:
+def rpm_files(folder: Path, where: str, names: Sequence[str]) -> list[str]:
     """The files of these packages, by the form of their names: NAME-VERSION-RELEASE.ARCH.rpm."""
     found: dict[str, str] = {}
     for path in _files(folder):

@@ -101,17 +101,26 @@ def _dry_run(
     )
 
 
-def prepare(tree: GuestTree, operations: Sequence[Operation], values: Values) -> list[Prepared]:
-    """Plan every operation on the guest as it is."""
+def prepare(
+    tree: GuestTree,
+    operations: Sequence[Operation],
+    values: Values,
+    kept: Iterable[bytes] = (),
+) -> list[Prepared]:
+    """Plan every operation on the guest as it is.
+
+    What an earlier one makes in any case (`Action.always`) is not removed, nor are ``kept``.
+    """
     guest = Guest(tree)
     gone: set[bytes] = set()
+    made = set(kept)
     prepared = []
     for operation in operations:
         if not operation.applies(guest):
             prepared.append(Prepared(operation=operation, actions=(), applies=False))
             continue
         try:
-            wanted = _wanted(tree, operation.plan(guest, values), gone)
+            wanted = _wanted(tree, operation.plan(guest, values), gone, made)
         except DirectError:
             raise  # the appliance will be asked
         except ImgtoolsError as error:
@@ -122,30 +131,48 @@ def prepare(tree: GuestTree, operations: Sequence[Operation], values: Values) ->
                 "the image is as it was",
                 hint=f"leave it out with --operations -{operation.name}, and tell its author",
             ) from error
+        made |= _made(tree, wanted)
         prepared.append(Prepared(operation=operation, actions=tuple(wanted)))
     return prepared
 
 
-def _wanted(tree: GuestTree, actions: Iterable[Action], gone: set[bytes]) -> list[Action]:
-    """The actions whose path no earlier one removes; ``gone`` grows by what these remove."""
+def _made(tree: GuestTree, actions: Iterable[Action]) -> set[bytes]:
+    """The places of what actions make in any case."""
+    verbs = ("written", "edited", "made", "changed", "copied")
+    paths = (one.path for one in actions if one.always and one.verb in verbs)
+    return {_resolved(tree, path) for path in paths if path.startswith(b"/")}
+
+
+def _wanted(
+    tree: GuestTree, actions: Iterable[Action], gone: set[bytes], made: set[bytes]
+) -> list[Action]:
+    """The actions whose path no earlier one removes or makes; ``gone`` takes what they remove."""
     wanted = []
     for action in actions:
         if action.always:
             wanted.append(action)
             continue
-        parts = _resolved(tree, action.path).split(b"/")
+        path = _resolved(tree, action.path)
+        parts = path.split(b"/")
         if any(b"/".join(parts[:depth]) in gone for depth in range(2, len(parts) + 1)):
+            continue
+        if action.verb in ("removed", "changed") and _holds(path, made):
             continue
         wanted.append(action)
         if action.verb == "removed":
-            gone.add(b"/".join(parts))
+            gone.add(path)
     return wanted
+
+
+def _holds(path: bytes, made: set[bytes]) -> bool:
+    """True if ``path`` is one of ``made``, or a folder that holds one."""
+    return path in made or any(one.startswith(path + b"/") for one in made)
 
 
 def _resolved(tree: GuestTree, path: bytes) -> bytes:
     try:
         return tree.resolve(path, follow_last=False)
-    except GuestFileNotFoundError:
+    except GuestOperationError:
         return path  # in a folder that an action before this one makes
 
 
@@ -174,13 +201,15 @@ class _Sysprep:
         if not self.prepared:
             self.prepared = prepare(guest, self.operations, self.values)
         done: list[Done] = []
+        made: set[bytes] = set()
         changed = False
         for number, planned in enumerate(self.prepared):
             one = planned
             if changed:
                 # Programs may have run since the plan was made, and left what must go.
-                [one] = prepare(guest, [planned.operation], self.values)
+                [one] = prepare(guest, [planned.operation], self.values, made)
                 self.prepared[number] = one
+            made |= _made(guest, one.actions)
             try:
                 for action in one.actions:
                     done += _perform(action, guest)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from imgtools.api import Values
 from imgtools.errors import GuestOperationError
-from tests.unit.plugins.guests import after, make_tree, plan
+from imgtools.guest.tree import GuestTree
+from imgtools.workflow.sysprep.running import prepare
+from tests.unit.plugins.guests import BY_NAME, after, make_tree, plan
 
 pytestmark = pytest.mark.unit
 
@@ -249,3 +254,44 @@ def test_a_state_of_snapd_that_makes_no_sense_stays(text: bytes) -> None:
 def test_a_link_to_the_leases_is_no_database() -> None:
     tree = make_tree({"var/lib/dhcpd/dhcpd.leases": "/nowhere"})
     assert plan("dhcp-server-state", tree) == ["removed /var/lib/dhcpd/dhcpd.leases"]
+
+
+# --- customize -----------------------------------------------------------------------------------
+
+
+def test_what_customize_writes_is_not_removed_by_those_that_come_after_it() -> None:
+    tree = make_tree({
+        **DEBIAN,
+        "etc/ssh/ssh_host_rsa_key": b"old", "etc/ssh/ssh_host_ed25519_key": b"old",
+        "etc/passwd": b"root:x:0:0::/root:/bin/sh\n", "root/.bash_history": b"old", "root/.ssh/id_rsa": b"old", "log/a": b"", "var/log": "/log",
+    })  # fmt: skip
+    values = Values()
+    values.given = (
+        ("write", "/etc/ssh/ssh_host_rsa_key:mine"),
+        ("write", "/var/log/a:mine"),
+        ("run-command", "true"),
+        ("write", "/root/.ssh/authorized_keys:mine"),
+    )
+    chosen = ("bash-history", "ssh-userdir", "customize", "logfiles", "ssh-hostkeys")
+    with_programs = make_tree({**DEBIAN, "bin/sh": program()})
+    assert customized(with_programs, chosen, values)
+    values.given = tuple(one for one in values.given if one[0] != "run-command")
+    assert customized(tree, chosen, values) == [
+        "removed /root/.bash_history",
+        "removed /root/.ssh/id_rsa",
+        "written /etc/ssh/ssh_host_rsa_key",
+        "written /var/log/a",
+        "written /root/.ssh/authorized_keys",
+        "removed /etc/ssh/ssh_host_ed25519_key",
+    ]
+
+
+def customized(tree: GuestTree, names: tuple[str, ...], values: Values) -> list[str]:
+    chosen = sorted((BY_NAME[name] for name in names), key=lambda one: (one.order, one.name))
+    prepared = prepare(tree, chosen, values)
+    return [f"{one.verb} {one.path.decode()}" for each in prepared for one in each.actions]
+
+
+def program() -> bytes:
+    """The beginning of one for this host."""
+    return Path("/proc/self/exe").read_bytes()[:64]
