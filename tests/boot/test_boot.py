@@ -134,7 +134,7 @@ sleep 3600 &
     assert lines == [b"name booted.example.com at JST", b"right alice", b"wrong "]
     log = imgtools("cat", "--engine", "direct", "-a", disk, "/root/virt-sysprep-firstboot.log")
     ended = re.findall(
-        rb"^(?:the first fails|=== (\S+) ended with status (\d+))$", log.stdout, re.M
+        rb"^(?:the first fails|=== (\S+) ended with status (\d+))$", log.stdout, re.MULTILINE
     )
     assert ended == [
         (b"", b""),
