@@ -13,12 +13,13 @@ from pathlib import Path
 
 from imgtools.errors import GuestOperationError
 from imgtools.guest.customize import ids
+from imgtools.guest.customize.ids import afterwards
 from imgtools.guest.linux.elf import find_arch
 from imgtools.guest.linux.findings import Findings
 from imgtools.guest.steps import Content, Done, Write
 from imgtools.guest.tree import GuestTree
 from imgtools.guest.writing import GuestFiles
-from imgtools.model import Ran
+from imgtools.model import Ran, Stat
 
 ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -117,8 +118,8 @@ def work_folder(guest: GuestFiles) -> Iterator[bytes]:
     """A new folder in the guest's root, removed afterwards."""
     folder = b"/.imgtools-" + secrets.token_hex(8).encode()
     guest.mkdir(folder, 0o755)
-    yield folder
-    guest.remove(folder, recursive=True)
+    with afterwards(lambda: guest.remove(folder, recursive=True)):
+        yield folder
 
 
 @contextmanager
@@ -138,14 +139,18 @@ def _resolver(guest: GuestFiles) -> Iterator[None]:
     guest.create(_RESOLVER, [content])
     guest.chmod(_RESOLVER, 0o644)
     ours = guest.lstat(_RESOLVER)
-    yield
+    with afterwards(lambda: _put_back(guest, ours, aside if there else b"")):
+        yield
+
+
+def _put_back(guest: GuestFiles, ours: Stat, aside: bytes) -> None:
     found = guest.try_lstat(_RESOLVER)
     same = found is not None and (found.ino, found.mtime_ns) == (ours.ino, ours.mtime_ns)
     if same:
         guest.remove(_RESOLVER)
-    if there and same:
+    if aside and same:
         guest.rename(aside, _RESOLVER)
-    elif there:
+    elif aside:
         guest.remove(aside)
 
 

@@ -8,7 +8,7 @@ is unset after it.  An ID that was there, of a machine that is no template, is l
 from __future__ import annotations
 
 import stat as _stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from imgtools.errors import GuestOperationError
@@ -31,10 +31,28 @@ _LIMIT = 1 << 16
 
 
 @contextmanager
+def afterwards(act: Callable[[], None]) -> Iterator[None]:
+    """Do ``act`` at the end, also when a step failed, since whoever ran it may go on.
+
+    Not after anything else: then the appliance has gone, or is to go.
+    """
+    try:
+        yield
+    except GuestOperationError:
+        act()
+        raise
+    act()
+
+
+@contextmanager
 def unset_ids_stay_unset(guest: GuestFiles) -> Iterator[None]:
     """Put back machine IDs and seeds that are unset now, if what runs meanwhile sets them."""
     before = {path: _content(guest, path) for path in (*MACHINE_IDS, *SEEDS)}
-    yield
+    with afterwards(lambda: _unset(guest, before)):
+        yield
+
+
+def _unset(guest: GuestFiles, before: Mapping[bytes, bytes | None]) -> None:
     for path, content in before.items():
         if content is not None and content not in _UNSET:
             continue

@@ -263,7 +263,8 @@ def test_what_customize_writes_is_not_removed_by_those_that_come_after_it() -> N
     tree = make_tree({
         **DEBIAN,
         "etc/ssh/ssh_host_rsa_key": b"old", "etc/ssh/ssh_host_ed25519_key": b"old",
-        "etc/passwd": b"root:x:0:0::/root:/bin/sh\n", "root/.bash_history": b"old", "root/.ssh/id_rsa": b"old", "log/a": b"", "var/log": "/log",
+        "etc/passwd": b"root:x:0:0::/root:/bin/sh\n", "root/.bash_history": b"old",
+        "root/.ssh/id_rsa": b"old", "log/a": b"", "var/log": "/log",
     })  # fmt: skip
     values = Values()
     values.given = (
