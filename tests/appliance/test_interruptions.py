@@ -10,12 +10,15 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from imgtools.errors import InUseError
 from imgtools.image.chain import resolve_disk
-from imgtools.model import DiskRequest
+from imgtools.image.hold import holding
+from imgtools.model import Disk, DiskRequest
+from imgtools.transaction import recovery
 from imgtools.transaction.transaction import Transaction
 from tests.appliance.kills import Point, children_of, run_and_kill, wait_gone
 from tests.appliance.small import (
@@ -128,6 +131,28 @@ def test_the_next_write_finishes_the_commit_first(cut: Cut) -> None:
     assert content(image) == b"new\n"
     assert content(image, "/big") == (image.parent / "big").read_bytes()
     assert left_beside(image) == []
+
+
+def test_another_imgtools_finishes_the_commit_between_our_look_and_our_hold(
+    cut: Cut, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the moment is forced; the other one is real."""
+    image, record, overlay = cut
+
+    def after_the_other(*arguments: Any) -> Any:
+        assert imgtools("recover", image).code == 0
+        return holding(*arguments)
+
+    monkeypatch.setattr(recovery, "holding", after_the_other)
+    with pytest.raises(InUseError, match="another imgtools dealt with"):
+        recovery.recover(image, _resolved)
+    assert not record.exists()
+    assert not overlay.exists()
+    assert content(image, "/big") == (image.parent / "big").read_bytes()
+
+
+def _resolved(path: Path, kind: str) -> Disk:
+    return resolve_disk(DiskRequest(path=path, format=kind), untrusted=False)
 
 
 def test_a_commit_that_is_cut_while_we_wait_is_not_overwritten(cut: Cut) -> None:
