@@ -102,7 +102,5 @@ def command(
         os.environ["LIBGUESTFS_TRACE"] = "1"  # which libguestfs reads when a handle is made
     hearing = Hearing(change.output)
     change.how = replace(change.how, machine=found.machine, ears=hearing.ears)
-    code = change.run([found.step], "customize")
-    if not change.how.dry_run:
-        hearing.tell_all()
-    return code
+    with hearing.telling(dry_run=change.how.dry_run):
+        return change.run([found.step], "customize")

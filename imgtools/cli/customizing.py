@@ -3,15 +3,17 @@ of the guest are heard."""
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from imgtools.cli.options import OrderedOption, Output
 from imgtools.cli.render import safe_text, tell
+from imgtools.errors import CommitError, ImgtoolsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from imgtools.api import Option
 
@@ -56,7 +58,7 @@ def given(options: Iterable[Option]) -> tuple[tuple[str, str], ...]:
 class Hearing:
     """Says on stderr which program of the guest runs, and what it printed if it failed, or with -v.
 
-    ``ears`` are for the change; what steps have to tell, a random password, is told by `tell_all`.
+    ``ears`` are for the change; what steps have to tell, a random password, is told by `telling`.
     """
 
     def __init__(self, output: Output) -> None:
@@ -66,11 +68,22 @@ class Hearing:
         self._lines: list[str] = []
         self.ears = Ears(begins=self._begins, said=self._said, tells=self._lines.append)
 
-    def tell_all(self) -> None:
-        """Tell it, quiet or not: the change is committed, so that it is true, and nobody else is
-        told."""
-        for line in self._lines:
-            tell(line)
+    @contextmanager
+    def telling(self, *, dry_run: bool) -> Iterator[None]:
+        """Tell it after the block, quiet or not, unless nothing was committed.
+
+        After a commit, whatever happens (a signal that waited for it, a reader of stdout that is
+        gone), nobody else would; nor would anybody once `recover` has finished a commit.
+        """
+        try:
+            yield
+        except BaseException as error:
+            if dry_run or (isinstance(error, ImgtoolsError) and not isinstance(error, CommitError)):
+                self._lines.clear()
+            raise
+        finally:
+            for line in self._lines if not dry_run else ():
+                tell(line)
 
     def _begins(self, what: str) -> None:
         # With --json stderr is one document.

@@ -168,7 +168,7 @@ def command(
         break_overlays=rest["break_overlays"],
         mount_options=parse_mount_options(rest["mount_options"] or ""),
     )
-    with _record(report) as record:
+    with hearing.telling(dry_run=how.dry_run), _record(report) as record:
         result = sysprep(disks, chosen, values, how, mounts=parse_mounts(rest["mounts"]))
         document = _document(result, how)
         if record is not None:
@@ -178,8 +178,6 @@ def command(
         print_json("sysprep", document, engine=result.engine, warnings=result.warnings)
     elif not output.quiet or how.dry_run:
         _print(result, how, output)
-    if result.committed:
-        hearing.tell_all()
     return finish(output, result.warnings)
 
 

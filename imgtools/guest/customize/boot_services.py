@@ -48,7 +48,9 @@ main() {
     export HOME PATH
     cd / || exit 1
     (umask 077; mkdir -p /root; : >> "$log")
-    run_all 2>&1 | tee -a "$log"
+    # Not through a pipe: a daemon that a script starts would keep it open for ever.
+    run_all >> "$log" 2>&1
+    cat "$log"
     set -- "$folder"/scripts/*
     if [ ! -e "$1" ]; then
         if [ -e /etc/init.d/.depend.start ]; then
@@ -129,7 +131,7 @@ def is_installed(tree: GuestTree) -> bool:
 def install_service(guest: GuestFiles, system: System, option: str, *, online: bool) -> list[Done]:
     """Install and enable what runs the scripts; ``online``: after the network is up.
 
-    Raises GuestOperationError for an init system that is not supported.
+    The init system is one that `require_supported` takes.
     """
     done = put_file(guest, RUNNER, RUNNER_TEXT, 0o755)
     if system.init == "systemd":
@@ -137,8 +139,15 @@ def install_service(guest: GuestFiles, system: System, option: str, *, online: b
     if system.init == "openrc":
         done += put_file(guest, INIT_SCRIPT, OPENRC_TEXT, 0o755)
         return done + put_link(guest, b"/etc/runlevels/default/" + NAME, INIT_SCRIPT)
-    if system.init in ("sysvinit", "upstart") and (levels := _levels(guest)):
-        return done + _sysv(guest, option, levels)
+    return done + _sysv(guest, option, _levels(guest))
+
+
+def require_supported(tree: GuestTree, system: System, option: str) -> None:
+    """Raise GuestOperationError for an init system that is not supported."""
+    if system.init in ("systemd", "openrc"):
+        return
+    if system.init in ("sysvinit", "upstart") and _levels(tree):
+        return
     raise GuestOperationError(
         f"{option}: scripts at the first boot are not supported for {system.name}"
         f" (init system: {system.init or 'unknown'})",

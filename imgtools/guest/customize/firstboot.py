@@ -13,7 +13,12 @@ import re
 from dataclasses import dataclass, field
 
 from imgtools.errors import GuestOperationError, UsageError
-from imgtools.guest.customize.boot_services import SCRIPTS, install_service, is_installed
+from imgtools.guest.customize.boot_services import (
+    SCRIPTS,
+    install_service,
+    is_installed,
+    require_supported,
+)
 from imgtools.guest.customize.host_files import read_file
 from imgtools.guest.customize.package_commands import manager_of
 from imgtools.guest.customize.package_commands import script as package_script
@@ -65,13 +70,18 @@ class Firstboot:
     content: bytes = field(repr=False)
     online: bool = False
 
+    def check(self, tree: GuestTree) -> None:
+        """Raise GuestOperationError for an init system that is not supported."""
+        require_supported(tree, find_system(tree, self.option), self.option)
+
     def idle(self, tree: GuestTree) -> bool:
         """True if it waits there."""
-        find_system(tree, self.option)
+        self.check(tree)
         return is_installed(tree) and self._waits(tree)
 
     def perform(self, guest: GuestFiles) -> list[Done]:
         """Install what runs scripts, and the script."""
+        self.check(guest)
         system = find_system(guest, self.option)
         done = [] if self._waits(guest) else self._add(guest)
         return done + install_service(guest, system, self.option, online=self.online)
@@ -103,8 +113,8 @@ class InstallLater:
     option: str = "--firstboot-install"
 
     def check(self, tree: GuestTree) -> None:
-        """Raise GuestOperationError for a guest whose package manager is not known."""
-        manager_of(tree, self.option)
+        """Raise GuestOperationError for an init system or package manager that is not known."""
+        self._script(tree).check(tree)
 
     def idle(self, tree: GuestTree) -> bool:
         """True if that waits already."""

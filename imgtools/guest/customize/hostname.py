@@ -43,6 +43,10 @@ class SetHostname:
 
     name: str
 
+    def check(self, tree: GuestTree) -> None:
+        """Raise GuestOperationError for a guest that keeps its name elsewhere."""
+        self._files(tree)
+
     def idle(self, tree: GuestTree) -> bool:
         """True if every file says so already."""
         return all(read_text(tree, path) == content for path, content in self._files(tree))

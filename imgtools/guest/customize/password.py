@@ -109,8 +109,7 @@ def with_crypto(step: Step, settings: Settings) -> Step:
 class SetPassword:
     """Set the password of ``user``; ``crypto`` is the method, None for the guest's best.
 
-    A random password is told to the guest's ears at once: told and not set, since something failed
-    later, is better than set and not told.
+    A random password is given to the guest's ears, and kept nowhere else.
     """
 
     user: str

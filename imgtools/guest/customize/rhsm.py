@@ -82,7 +82,7 @@ def with_credentials(step: Step, settings: Settings) -> Step:
     """The step with ``--sm-credentials``.  Raises UsageError without them."""
     value = settings.get("sm-credentials")
     if value is None:
-        raise UsageError("--sm-register needs credentials", hint="--sm-credentials USER:file:NAME")
+        raise UsageError("--sm-register: needs credentials", hint="--sm-credentials USER:file:NAME")
     return replace(step, credentials=parse_credentials(value)) if isinstance(step, Manage) else step
 
 

@@ -17,6 +17,7 @@ from imgtools.errors import GuestFileTooLargeError, GuestOperationError, UsageEr
 from imgtools.guest.customize.host_files import read_file
 from imgtools.guest.customize.placing import label_of, set_label, with_type
 from imgtools.guest.customize.public_keys import blob_of, check_keys, default_key_file
+from imgtools.guest.customize.sshd_config import require_usual_place
 from imgtools.guest.customize.system import find_system, read_text
 from imgtools.guest.steps import Done
 from imgtools.guest.tree import GuestTree, show
@@ -111,8 +112,12 @@ class InjectKeys:
 
 
 def find_account(tree: GuestTree, user: str) -> Account:
-    """The user's numbers and home.  Raises GuestOperationError for a user without a home."""
+    """The user's numbers and home.
+
+    Raises GuestOperationError for a user without a home, and if sshd looks for keys elsewhere.
+    """
     find_system(tree, OPTION)
+    require_usual_place(tree, OPTION)
     for line in (read_text(tree, b"/etc/passwd") or b"").split(b"\n"):
         fields = line.split(b":")
         if fields[0] == os.fsencode(user) and len(fields) >= 7:

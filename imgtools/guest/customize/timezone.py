@@ -88,7 +88,7 @@ class SetTimezone:
         question = f": did you mean {' or '.join(close)}?" if close else ""
         raise GuestOperationError(
             f"{OPTION}: the guest knows no time zone {self.zone}{question}",
-            hint="a name as Europe/London",
+            hint=None if close else "a name as Europe/London",
         )
 
 

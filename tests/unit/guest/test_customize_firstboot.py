@@ -102,8 +102,29 @@ def test_openrc() -> None:
     ],
 )
 def test_guests_that_are_not_supported(files: dict[str, bytes | str | None], message: str) -> None:
-    with pytest.raises(GuestOperationError, match=message):
-        firstboot.parse_command("true").perform(MemoryGuest(files))
+    guest, step = MemoryGuest(files), firstboot.parse_command("true")
+    for act in step.check, step.idle, step.perform:
+        with pytest.raises(GuestOperationError, match=message):
+            act(guest)
+    assert guest.memory.writes == 0
+
+
+def test_packages_are_installed_when_the_network_is_up() -> None:
+    guest = MemoryGuest({**DEBIAN, **SYSTEMD})
+    step = firstboot.parse_install("nginx, curl")
+    step.check(guest)
+    assert not step.idle(guest)
+    step.perform(guest)
+    (name,) = guest.listdir(SCRIPTS)
+    text = guest.text(f"{SCRIPTS.decode()}/{name.decode()}")
+    assert text.startswith(b"#!/bin/sh\nexport DEBIAN_FRONTEND=noninteractive\n")
+    assert text.endswith(b" install nginx curl\n")
+    assert b"network-online.target" in guest.text(f"{UNIT}.d/network.conf")
+    assert step.idle(guest)
+    assert step.perform(guest) == []
+    for value in "", ",", "-y":
+        with pytest.raises(UsageError):
+            firstboot.parse_install(value)
 
 
 def test_bad_values(tmp_path: Path) -> None:

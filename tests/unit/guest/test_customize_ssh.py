@@ -172,6 +172,43 @@ def test_a_huge_file_of_keys_is_refused() -> None:
         ssh_inject.parse(f"bob:string:{KEY}").perform(found)
 
 
+@pytest.mark.parametrize(
+    ("config", "more", "elsewhere"),
+    [
+        (b"AuthorizedKeysFile .ssh/authorized_keys .ssh/authorized_keys2\n", b"", False),
+        (b"# AuthorizedKeysFile /etc/keys/%u\nPort 22\n", b"", False),
+        (b"authorizedkeysfile=/etc/keys/%u\n", b"", True),
+        (b'AuthorizedKeysFile "/etc/keys/%u"\n', b"", True),
+        (b"AuthorizedKeysFile /etc/keys/%u %h/.ssh/authorized_keys\n", b"", False),
+        (b"Include sshd_config.d/*.conf\n", b"AuthorizedKeysFile none\n", True),
+        (b"Include sshd_config.d/a.conf\n", b"AuthorizedKeysFile none\n", True),
+        (b"Include /etc/ssh/sshd_config.d/*.conf\nAuthorizedKeysFile none\n",
+         b"AuthorizedKeysFile .ssh/authorized_keys\n", False),
+        (b"Match User eve\nAuthorizedKeysFile none\n", b"", False),
+        (b"Include sshd_config\n", b"", False),
+    ],
+)  # fmt: skip
+def test_keys_are_put_only_where_sshd_reads_them(
+    config: bytes, more: bytes, elsewhere: bool
+) -> None:
+    found = guest(**{"etc/ssh/sshd_config": config, "etc/ssh/sshd_config.d/a.conf": more})
+    step = ssh_inject.parse(f"bob:string:{KEY}")
+    if not elsewhere:
+        assert step.perform(found)
+        return
+    with pytest.raises(GuestOperationError, match="sshd does not read"):
+        step.perform(found)
+    assert found.memory.writes == 0
+
+
+def test_configurations_that_include_one_another_end() -> None:
+    text = b"Include sshd_config.d/*\n" * 50
+    files = {f"etc/ssh/sshd_config.d/{number}.conf": text for number in range(400)}
+    assert ssh_inject.parse(f"bob:string:{KEY}").perform(
+        guest(**{"etc/ssh/sshd_config": text}, **files)
+    )
+
+
 # --- keys ----------------------------------------------------------------------------------------
 
 
