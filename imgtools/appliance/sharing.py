@@ -26,7 +26,9 @@ from imgtools.errors import GuestOperationError, RefusedError
 from imgtools.process import run
 
 MAX_LINKS = 40  # Linux's own limit: MAXSYMLINKS
-_MAX_UNPACKED = 256 << 20
+MAX_STEPS = 3_000_000
+"""Names that all links together may be followed by: of a real guest they are some thousands."""
+_MAX_UNPACKED = 64 << 20
 _MAX_ANSWER = 3 << 20  # of a message's 4 MiB
 _OPTIONS = b"noexec,nosuid,nodev,modules=subdir,subdir=/,rellinks"
 _PATIENCE = 10.0  # seconds in which what the program left behind may end
@@ -34,6 +36,9 @@ _PATIENCE = 10.0  # seconds in which what the program left behind may end
 _HAS_OPTIONS = 1 << 1
 # What a folder of another filesystem is mounted on is walked, too.
 _LINKS = "cd /sysroot && find . -type l -printf '%P\\0%l\\0' | gzip -1 | base64 -w0"
+
+
+_TOO_MANY = "the guest has too many symbolic links to be sure where they lead"
 
 
 class _Arguments(ctypes.Structure):
@@ -97,14 +102,21 @@ def _links(appliance: Appliance) -> dict[bytes, bytes]:
     except (ValueError, zlib.error):
         text = b""
     if not unpack.eof:
-        raise RefusedError("the guest has too many symbolic links to be sure where they lead")
+        raise RefusedError(_TOO_MANY)
     words = text.split(b"\0")
     return dict(zip(words[::2], words[1::2], strict=False))
 
 
 def _refuse_climbing(links: Mapping[bytes, bytes]) -> None:
+    steps = 0
     for path, target in links.items():
-        if climbs(links, path):
+        if b".." not in target:
+            continue  # where it leads through others, those are looked at
+        climbing, more = climbs(links, path)
+        steps += more
+        if steps > MAX_STEPS:
+            raise RefusedError(_TOO_MANY)
+        if climbing:
             shown = b"/%s -> %s" % (path, target)
             raise RefusedError(
                 "a link of the guest leads above its root, on this host to files of the host: "
@@ -113,8 +125,8 @@ def _refuse_climbing(links: Mapping[bytes, bytes]) -> None:
             )
 
 
-def climbs(links: Mapping[bytes, bytes], path: bytes) -> bool:
-    """True if following the link ``path`` goes above the root on the way.
+def climbs(links: Mapping[bytes, bytes], path: bytes) -> tuple[bool, int]:
+    """True if following the link ``path`` goes above the root on the way, and the names it took.
 
     In the guest the root's parent is the root; below a folder of the host it is a folder of that.
     ``links`` are all links by their paths, without a leading ``/``.
@@ -123,14 +135,15 @@ def climbs(links: Mapping[bytes, bytes], path: bytes) -> bool:
     todo = links[path].split(b"/")[::-1]
     if links[path].startswith(b"/"):
         at = []
-    followed = 0
+    followed = steps = 0
     while todo:
+        steps += 1 + len(at) // 8  # a long path costs more
         name = todo.pop()
         if name in (b"", b"."):
             continue
         if name == b"..":
             if not at:
-                return True
+                return True, steps
             at.pop()
             continue
         target = links.get(b"/".join([*at, name]))
@@ -139,8 +152,8 @@ def climbs(links: Mapping[bytes, bytes], path: bytes) -> bool:
             continue
         followed += 1
         if followed > MAX_LINKS:
-            return False  # ELOOP, here as there
+            break  # ELOOP, here as there
         if target.startswith(b"/"):
             at = []
         todo += target.split(b"/")[::-1]
-    return False
+    return False, steps

@@ -70,7 +70,7 @@ COMMAND_LINES = (
 )
 # dracut.cmdline(7), kernel-command-line(7).
 OPTION = re.compile(
-    rb"(?<![\w.])(?:(?:ifname|BOOTIF)=\S*[0-9A-Fa-f]{2}[:-]\S+|ip=\d+\.\S+|rd\.iscsi\.initiator=\S+"
+    rb"(?<![\w.])(?:(?:ifname|BOOTIF)=\S{0,64}?[0-9A-Fa-f]{2}[:-]\S+|ip=\d+\.\S+|rd\.iscsi\.initiator=\S+"
     rb"|netroot=iscsi:\S+|rd\.znet=\S+|systemd\.(?:machine_id|hostname)=\S+)"
 )
 KEYS = ("/etc/dropbear/initramfs/*_host_key", "/etc/dropbear-initramfs/*_host_key")
@@ -84,7 +84,7 @@ def _plan(guest: Guest, _: Mapping[str, Any]) -> Iterator[Action]:
     for patterns, line, meaning in LINES:
         for path in guest.glob(*patterns.split()):
             if guest.tree.is_file(path):
-                found = re.search(line, guest.read(path) or b"", re.MULTILINE)
+                found = re.search(line + rb"[^\n#]*", guest.read(path) or b"", re.MULTILINE)
                 if found:
                     yield from note(path, f"{meaning}: {_shown(found[0])}")
     for path in guest.glob(*COMMAND_LINES):
