@@ -7,33 +7,35 @@ names here do not change within a major version.  docs/plugins.md teaches it.
 
 from __future__ import annotations
 
-import fnmatch
 import os
 import re
 import stat as _stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from imgtools.errors import (
+    DirectError,
     GuestFileNotFoundError,
     GuestFileTooLargeError,
-    GuestNotADirectoryError,
     GuestOperationError,
-    GuestSymlinkLoopError,
     UsageError,
 )
+from imgtools.guest.globbing import glob
 from imgtools.guest.linux.boot import ESP_MBR_ID, ESP_TYPE
 from imgtools.guest.linux.distros import family
 from imgtools.guest.linux.findings import Findings
 from imgtools.guest.linux.grub import core_text
-from imgtools.guest.linux.initramfs import DamagedInitramfsError, Text
+from imgtools.guest.linux.initramfs import DamagedInitramfsError, Text, matches
 from imgtools.guest.linux.release import Release, find_release
 from imgtools.guest.steps import (
+    ClearSwap,
+    ClearSwapFile,
     Content,
     Link,
     Mkdir,
     Move,
+    Nothing,
     Remove,
     RenewLvm,
     Rewrite,
@@ -45,8 +47,10 @@ from imgtools.guest.steps import (
     Verb,
     Write,
 )
+from imgtools.guest.steps.host import RunOnHost, check_fuse, find_folder, find_program
 from imgtools.guest.tree import GuestTree, show
 from imgtools.model import Stat, Storage
+from imgtools.swap import is_clear
 
 __all__ = [
     "Action",
@@ -58,11 +62,18 @@ __all__ = [
     "Release",
     "Text",
     "UsageError",
+    "Values",
+    "clear_swap",
+    "clear_swap_file",
     "core_text",
+    "customize",
+    "customize_options",
     "empty",
     "empty_paths",
+    "find_in_initramfs",
     "link",
     "move",
+    "note",
     "remove",
     "remove_files",
     "remove_lines",
@@ -70,30 +81,31 @@ __all__ = [
     "renew_lvm",
     "rewrite",
     "rewrite_initramfs",
+    "run_command",
+    "run_on_host",
     "set_uuid",
     "touch",
     "write",
 ]
 
-MAX_MATCHES = 200_000
-"""Files that one pattern may match."""
 MAX_TEXT = 16 << 20
 """Bytes of the largest file that an operation reads."""
-_GLOB = frozenset(b"*?[")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
     """One thing to do: ``step`` does it to ``path``; ``freed`` are the bytes that it gives back.
 
-    An ``unmounted`` one is done to a device, before all that is done to files; ``detail`` says
-    what is done for people.
+    What an operation before has removed is not done again, unless ``always`` says that the step
+    makes something there, or runs a program.  An ``unmounted`` one is done to a device, before all
+    that is done to files.  ``detail`` says what is done for people.
     """
 
     verb: Verb
     path: bytes
     step: Step
     freed: int = 0
+    always: bool = False
     unmounted: bool = False
     detail: str = ""
 
@@ -110,6 +122,13 @@ class Option:
     help: str
     metavar: str | None = None
     multiple: bool = False
+
+
+class Values(dict[str, Any]):
+    """The values of the options by name; ``given`` are those of the command line in its order,
+    as (name, value), the value of a flag being empty."""
+
+    given: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,39 +188,9 @@ class Guest:
         """The paths that shell patterns match (``*``, ``?``, ``[…]``; ``*`` also hidden names).
 
         Links in the folders on the way are followed; each path comes once, in the order of its
-        pattern.  Raises GuestOperationError for more than `MAX_MATCHES`.
+        pattern.  Raises GuestOperationError for more than 200 000 matches.
         """
-        seen: set[bytes] = set()
-        for pattern in patterns:
-            for path in self._match(b"/", os.fsencode(pattern).split(b"/")):
-                if path not in seen:
-                    seen.add(path)
-                    yield path
-                if len(seen) > MAX_MATCHES:
-                    raise GuestOperationError(f"{pattern}: matches more than {MAX_MATCHES} files")
-
-    def _match(self, folder: bytes, parts: list[bytes]) -> Iterator[bytes]:
-        while parts and not parts[0]:
-            parts = parts[1:]
-        if not parts:
-            return
-        name, *rest = parts
-        for found in self._names(folder, name):
-            path = folder.rstrip(b"/") + b"/" + found
-            if any(rest):
-                yield from self._match(path, rest)
-            else:
-                yield path
-
-    def _names(self, folder: bytes, name: bytes) -> list[bytes]:
-        try:
-            if not _GLOB & set(name):
-                self.tree.lstat(folder.rstrip(b"/") + b"/" + name)
-                return [name]
-            entries = self.tree.listdir(folder)
-        except (GuestFileNotFoundError, GuestNotADirectoryError, GuestSymlinkLoopError):
-            return []
-        return sorted(entry for entry in entries if fnmatch.fnmatchcase(entry, name))
+        yield from glob(self.tree, *map(os.fsencode, patterns))
 
     def homes(self) -> list[Home]:
         """The home directories in /etc/passwd that are there, each path once."""
@@ -224,14 +213,18 @@ class Guest:
         homes = dict.fromkeys(home.path for home in self.homes())
         homes |= dict.fromkeys(path for path in self.glob("/home/*") if self.tree.is_dir(path))
         for home in homes:
-            for pattern in patterns:
-                yield from self._match(home, os.fsencode(pattern).split(b"/"))
+            yield from glob(self.tree, *map(os.fsencode, patterns), below=home)
 
-    def files_below(self, *patterns: str) -> Iterator[tuple[bytes, Stat]]:
-        """All but the folders in the folders that patterns match, at any depth, with its lstat."""
+    def files_below(
+        self, *patterns: str, enter: Callable[[bytes], bool] | None = None
+    ) -> Iterator[tuple[bytes, Stat]]:
+        """All but the folders in the folders that patterns match, at any depth, with its lstat.
+
+        ``enter`` says which folders below them are gone into, else all.
+        """
         for top in self.glob(*patterns):
             if self.tree.is_dir(top):
-                for path, _, found in self.tree.walk(top):
+                for path, _, found in self.tree.walk(top, enter=enter):
                     if not _stat.S_ISDIR(found.mode):
                         yield path, found
 
@@ -282,6 +275,59 @@ class Operation:
     def applies(self, guest: Guest) -> bool:
         """True if the guest is of a family that the operation is for."""
         return not self.families or guest.family in self.families
+
+
+# --- customize -----------------------------------------------------------------------------------
+
+
+def run_command(guest: Guest, command: str) -> Iterator[Action]:
+    """Run a shell command of the guest as its root, with all that comes before it done.
+
+    Raises GuestOperationError where the guest's programs cannot run here.
+    """
+    from imgtools.guest.customize.command_steps import Command
+
+    step = Command(command=command)
+    step.check(guest.tree)
+    yield Action(verb="ran", path=os.fsencode(command), step=step, always=True)
+
+
+def customize_options() -> tuple[Option, ...]:
+    """The options of `imgtools customize`, which the operation of that name has, too."""
+    from imgtools.guest.customize import commands_file
+    from imgtools.guest.customize.table import OPTIONS
+
+    return (
+        *(
+            Option(
+                name=row.name, metavar=row.metavar, help=row.help, multiple=row.metavar is not None
+            )
+            for row in OPTIONS
+        ),
+        Option(
+            name=commands_file.NAME,
+            metavar="FILE",
+            multiple=True,
+            help="Read these options from a file, one a line without dashes.",
+        ),
+    )
+
+
+def customize(guest: Guest, values: Mapping[str, Any]) -> Iterator[Action]:
+    """Do what the options of customize say, in the order of the command line.
+
+    Raises UsageError for a bad value, and GuestOperationError for what this guest cannot do.
+    """
+    from imgtools.guest.customize.commands_file import given
+    from imgtools.guest.customize.plan import plan
+
+    names = {option.name for option in customize_options()}
+    known = values.given if isinstance(values, Values) else ()
+    found = plan(given([(name, value) for name, value in known if name in names]))
+    for one in found.steps:
+        one.check(guest.tree)
+    for one in found.steps:
+        yield Action(verb=one.verb, path=one.shown, step=one, always=True)
 
 
 # --- actions -------------------------------------------------------------------------------------
@@ -407,6 +453,28 @@ def rewrite_initramfs(guest: Guest, path: bytes, text: Text) -> Iterator[Action]
             yield Action(verb="edited", path=path, step=step)
 
 
+def find_in_initramfs(
+    guest: Guest, path: bytes, pattern: re.Pattern[bytes], longest: int
+) -> set[tuple[bytes, ...]]:
+    """The groups of what ``pattern`` matches in the unpacked initramfs ``path``.
+
+    ``longest`` bytes hold a match.  One that cannot be looked into is told as a warning.
+    """
+    try:
+        with guest.tree.open(path) as stream:
+            return matches(stream, pattern, longest)
+    except DirectError:
+        raise
+    except GuestOperationError as error:
+        guest.warn(f"{show(path)}: {error.message}; it was not looked into")
+        return set()
+
+
+def note(path: bytes, text: str) -> Iterator[Action]:
+    """Tell the user about a file; nothing is changed, and it counts as no change."""
+    yield Action(verb="noted", path=path, step=Nothing(), detail=text)
+
+
 # --- devices, while nothing on them is mounted ---------------------------------------------------
 
 
@@ -424,6 +492,27 @@ def set_uuid(device: str, kind: str, old: str, new: str) -> Iterator[Action]:
     )
 
 
+def clear_swap(guest: Guest, device: str) -> Iterator[Action]:
+    """Write zeros over the content of a swap space of ``guest.storage``, if it has any."""
+    if not guest.tree.swap_is_clear(device):
+        detail = "swap: all but its header"
+        yield Action(
+            verb="changed",
+            path=device.encode("utf-8", errors="surrogateescape"),
+            step=ClearSwap(device=device, detail=detail),
+            unmounted=True,
+            detail=detail,
+        )
+
+
+def clear_swap_file(guest: Guest, path: bytes) -> Iterator[Action]:
+    """Write zeros over the content of a swap file, if it has any."""
+    with guest.tree.open(path) as stream:
+        clear = is_clear(stream)
+    if not clear:
+        yield Action(verb="changed", path=path, step=ClearSwapFile(path=path))
+
+
 def renew_lvm(detail: str, tell: Callable[[Mapping[str, str]], None]) -> Iterator[Action]:
     """Give every PV and VG a random id; ``tell`` gets old to new, without dashes, once done.
 
@@ -432,3 +521,21 @@ def renew_lvm(detail: str, tell: Callable[[Mapping[str, str]], None]) -> Iterato
     yield Action(
         verb="changed", path=b"LVM", step=RenewLvm(tell=tell), unmounted=True, detail=detail
     )
+
+
+# --- this host -----------------------------------------------------------------------------------
+
+
+def run_on_host(programs: Sequence[str], folder: str | None = None) -> Iterator[Action]:
+    """Run programs of this host one after the other where the guest's files are mounted.
+
+    ``folder`` is an empty one of this host, else a temporary one is made.  Raises UsageError for a
+    program or folder that cannot be used, MissingToolError without FUSE.
+    """
+    place = None if folder is None else find_folder(folder)
+    found = [find_program(name) for name in programs]
+    if found:
+        check_fuse()
+    for program in found:
+        step = RunOnHost(program=program, folder=place)
+        yield Action(verb="ran", path=os.fsencode(program), step=step, always=True)

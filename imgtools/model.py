@@ -400,6 +400,28 @@ class StatVFS:
     namemax: int = 255
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What an appliance has beyond its disks: a network card, and how many processors."""
+
+    network: bool = False
+    processors: int = 1
+
+
+PLAIN = Machine()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ran:
+    """How a program of the guest ended.
+
+    ``status`` is its exit status, 128 + N after signal N; ``output`` the end of stdout and stderr.
+    """
+
+    status: int
+    output: bytes = field(repr=False)
+
+
 class FileTree(Protocol):
     """One filesystem, read-only, without following any symbolic link.
 
@@ -443,8 +465,14 @@ class WritableTree(FileTree, Protocol):
     def write_at(self, path: bytes, offset: int, pieces: Iterable[bytes]) -> int:
         """Write into an existing file; returns the bytes written."""
 
+    def sync(self) -> None:
+        """Write out what was written so far."""
+
     def truncate(self, path: bytes, size: int) -> None:
         """Cut or extend a file."""
+
+    def clear_swap(self, path: bytes) -> None:
+        """Write zeros over the content of a swap file, whose blocks stay."""
 
     def mkdir(self, path: bytes, mode: int) -> None:
         """Make a directory."""
@@ -498,6 +526,9 @@ class Engine(Protocol):
 
     def mount(self, device: str) -> FileTree:
         """The file tree of a mountable, by the name `storage` gave it."""
+
+    def swap_is_clear(self, device: str) -> bool:
+        """True if the swap space on ``device`` has no content."""
 
     def close(self) -> None:
         """Release everything.  Idempotent."""

@@ -34,6 +34,7 @@ PACKAGE_OF = {
     "qemu-system-x86_64": "qemu-system-x86",
     "virsh": "libvirt-clients",
     "supermin": "supermin",
+    "fusermount3": "fuse3",
 }
 
 
@@ -190,6 +191,36 @@ def run_on_terminal(argv: Sequence[str]) -> int:
     program = find_tool(argv[0])
     with subprocess.Popen([program, *argv[1:]]) as child:
         return child.wait()
+
+
+def run_in_folder(folder: Path, argv: Sequence[str], *, patience: float = 5.0) -> int:
+    """Run a program of the user's with ``folder`` as its own, its output on our stderr.
+
+    Returns its exit status, -N after signal N.  If we are interrupted, it and what it started have
+    ``patience`` seconds to end after a SIGTERM.  ``folder`` may be one that we serve ourselves: it
+    is entered by env(1), since a fork that waits for us to answer would wait for ever.
+    """
+    # A folder that is named relatively would be looked for in ``folder``, which may be a guest's.
+    path = os.pathsep.join(part for part in os.get_exec_path() if part.startswith(os.sep))
+    words = [find_tool("env"), f"--chdir={folder}", f"PWD={folder}", *argv]
+    with signals_later():
+        child = subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=2,
+            env={**os.environ, "PATH": path},
+            start_new_session=True,
+        )
+    try:
+        return child.wait()
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(patience)
+        raise
+    finally:
+        _kill_group(child)
 
 
 @contextlib.contextmanager

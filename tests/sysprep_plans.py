@@ -24,6 +24,14 @@ Plan = set[tuple[str, str]]
 
 BUNDLED = build([EntryPoint(name="bundled", value="imgtools_ops:OPERATIONS", group=GROUP)])
 OPERATIONS = BUNDLED.operations
+# What changes no file by itself: each has tests of its own.
+ELSEWHERE = {
+    "customize": "appliance/test_customize.py",
+    "fs-uuids": "appliance/test_uuids.py",
+    "lvm-uuids": "appliance/test_uuids.py",
+    "script": "appliance/test_sysprep_script.py",
+    "swap-contents": "appliance/test_sysprep_swap.py",
+}
 
 
 def on_tree(image: Path, act: Callable[[GuestTree], T]) -> T:
@@ -56,7 +64,9 @@ def _plan(
     tree: GuestTree, operations: Sequence[Operation], values: dict[str, Any]
 ) -> dict[str, Plan]:
     return {
-        one.operation.name: {(action.verb, _path(tree, action.path)) for action in one.actions}
+        one.operation.name: {
+            (action.verb, _path(tree, action.path)) for action in (*one.actions, *one.notes)
+        }
         for one in prepare(tree, operations, values)
     }
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from imgtools.appliance import renaming
+from imgtools.appliance import chroot, renaming, swap
 from imgtools.appliance.foreign import inspect_foreign
 from imgtools.appliance.launch import Appliance
-from imgtools.appliance.mounting import mount, separate_clones
+from imgtools.appliance.mounting import READ_ONLY, mount, separate_clones
+from imgtools.appliance.sharing import exported
 from imgtools.appliance.storage import Builder
 from imgtools.appliance.survey import (
     ACTIVATE,
@@ -29,12 +31,15 @@ from imgtools.appliance.writing import ApplianceWriter
 from imgtools.config import Config
 from imgtools.errors import GuestOperationError
 from imgtools.model import (
+    PLAIN,
     Disk,
     EngineName,
     FileTree,
     ForeignGuest,
     KeySpec,
+    Machine,
     Notice,
+    Ran,
     Storage,
     unique_vg_names,
 )
@@ -56,10 +61,12 @@ class ApplianceEngine:
         config: Config | None = None,
         *,
         overlays: Sequence[Path] | None = None,
+        machine: Machine = PLAIN,
     ) -> None:
         self._disks = tuple(disks)
         self._keys = tuple(keys)
         self._config = config or Config()
+        self._machine = machine
         self._appliance: Appliance | None = None
         self._storage: Storage | None = None
         self._survey: Survey | None = None
@@ -71,6 +78,8 @@ class ApplianceEngine:
         self._mounts = 0
         self._overlays = overlays
         self._writable: dict[str, ApplianceWriter] = {}
+        self.mount_options: Mapping[bytes, str] = {}
+        """More options for what is mounted to be changed, by its mountpoint in the guest."""
 
     @property
     def name(self) -> EngineName:
@@ -83,7 +92,9 @@ class ApplianceEngine:
         if self._closed:
             raise ValueError("the engine is closed")
         if self._appliance is None:
-            self._appliance = Appliance(self._disks, self._config, overlays=self._overlays)
+            self._appliance = Appliance(
+                self._disks, self._config, overlays=self._overlays, machine=self._machine
+            )
             self._notices += self._appliance.notices
         return self._appliance
 
@@ -127,6 +138,18 @@ class ApplianceEngine:
         assert self._survey is not None
         renaming.set_uuid(self.appliance, device, kernel_path(self._survey, device), kind, uuid)
 
+    def swap_is_clear(self, device: str) -> bool:
+        """True if the swap space on ``device`` has no content."""
+        self.storage()
+        assert self._survey is not None
+        return swap.is_clear(self.appliance, kernel_path(self._survey, device))
+
+    def clear_swap(self, device: str) -> None:
+        """Write zeros over the content of the swap space on ``device``."""
+        self.storage()
+        assert self._survey is not None
+        swap.clear(self.appliance, kernel_path(self._survey, device), device)
+
     def renew_lvm(self) -> dict[str, str]:
         """Give LVM's PVs and VGs random ids, nothing mounted; old ids to new, without dashes."""
         volumes = {one.name for one in self.storage().lvs}
@@ -150,9 +173,61 @@ class ApplianceEngine:
             self._mounts += 1
             storage = self.storage()
             assert self._survey is not None
-            mount(self.appliance, storage, self._survey, device, mountpoint, writable=True)
+            mount(
+                *(self.appliance, storage, self._survey, device, mountpoint),
+                writable=True,
+                more=self.mount_options.get(shown_at, ""),
+            )
             self._writable[device] = ApplianceWriter(self.appliance, mountpoint, shown_at)
         return self._writable[device]
+
+    @contextlib.contextmanager
+    def share(self, mounts: Sequence[tuple[bytes, str]], folder: Path) -> Iterator[None]:
+        """All of the guest on a folder of this host, to be changed, while the block runs.
+
+        ``mounts`` are paths in the guest, the root first, and mountables.  Everything is unmounted
+        before, and after it if all went well.  Raises what `sharing.exported` does.
+        """
+        self.unmount()
+        storage = self.storage()
+        assert self._survey is not None
+        kinds = {one.device: one.type for one in storage.filesystems}
+        for point, device in mounts:
+            mount(
+                *(self.appliance, storage, self._survey, device, point),
+                writable=kinds.get(device) not in READ_ONLY,
+                within=True,
+                more=self.mount_options.get(point, ""),
+            )
+        with exported(self.appliance, folder):
+            yield
+        self.unmount()
+
+    def run(
+        self,
+        mounts: Sequence[tuple[bytes, str]],
+        words: Sequence[bytes],
+        *,
+        environment: Mapping[str, str],
+        personality: str = "",
+    ) -> Ran:
+        """Run a program of the guest; ``mounts`` are paths in the guest and mountables.
+
+        See `imgtools.appliance.chroot.run`.
+        """
+        where = [(point, self.mount_writable(one, point).mountpoint) for point, one in mounts]
+        return chroot.run(
+            self.appliance, where, words, environment=environment, personality=personality
+        )
+
+    @property
+    def network(self) -> bool:
+        """Whether the appliance has a network card."""
+        return self._machine.network
+
+    def resolver(self) -> bytes:
+        """The appliance's own resolv.conf(5)."""
+        return self.appliance.shell("cat /etc/resolv.conf; exit 0", what="a look at its network")
 
     def finish_writing(self) -> None:
         """Unmount, and end the appliance, so that the overlays are complete.

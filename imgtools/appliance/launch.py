@@ -14,7 +14,7 @@ import signal
 import tempfile
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -43,11 +43,13 @@ from imgtools.errors import (
     RefusedError,
     UsageError,
 )
-from imgtools.model import Disk, Notice
+from imgtools.model import PLAIN, Disk, Machine, Notice
+from imgtools.process import signals_later
 
 T = TypeVar("T")
 
 CALL_TIMEOUT = 600.0
+SERVING_END = 60.0
 UNPACK_TIMEOUT = 24 * 3600.0
 # A resumed guest tells each step that it takes; a damaged one mostly says nothing.
 INSTANT_PATIENCE = 10.0
@@ -68,7 +70,7 @@ class Appliance:
 
     ``template`` is the one that was resumed, None after a boot, with ``reason`` saying why.
     ``overlays`` are paths for the overlays of the disks, which are then kept, complete after a
-    `shutdown`; without them they are thrown away.
+    `shutdown`; without them they are thrown away.  ``machine`` is what it is to have.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Appliance:
         way: Way = "best",
         *,
         overlays: Sequence[Path] | None = None,
+        machine: Machine = PLAIN,
     ) -> None:
         self.notices: list[Notice] = []
         self.log: deque[bytes] = deque(maxlen=_MAX_LOG)
@@ -87,6 +90,7 @@ class Appliance:
         self.template: Template | None = None
         self.reason = ""
         self._config = config
+        self._machine = machine
         self._overlays: Sequence[Path | None] = overlays or [None] * len(disks)
         self._doom: ImgtoolsError | None = None
         self._qemu = 0
@@ -192,6 +196,23 @@ class Appliance:
 
         self.call(act, what="unpacking", timeout=UNPACK_TIMEOUT)
 
+    @contextlib.contextmanager
+    def beside(
+        self, function: Callable[[Library], object], end: Callable[[], None]
+    ) -> Iterator[None]:
+        """Run ``function(library)``, which serves until ``end`` is called, beside the block.
+
+        Raises what `call` does.  No other call may be made within the block.
+        """
+        job = self._worker.start(lambda: function(self._library))
+        try:
+            yield
+        finally:
+            with signals_later():
+                end()
+                with contextlib.suppress(CallError):  # it served well, or the block has failed
+                    self._worker.finish(job, timeout=SERVING_END, what="serving its files")
+
     def close(self) -> None:
         """End qemu, wait for it, and remove every trace.  Idempotent."""
         if self._closed:
@@ -227,6 +248,10 @@ class Appliance:
         self.accelerator = "TCG" if "force_tcg" in g.get_backend_settings() else "KVM"
         if config.memsize:
             g.set_memsize(config.memsize)
+        if self._machine.network:
+            g.set_network(True)
+        if self._machine.processors > 1:
+            g.set_smp(self._machine.processors)
         # Overlays are thrown away, or unmounted and closed by `shutdown`, which reports errors.
         g.set_autosync(False)
         self._choose(way)

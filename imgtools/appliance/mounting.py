@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from functools import partial
 
@@ -16,7 +17,7 @@ from imgtools.model import Filesystem, Storage
 _UFS_TYPES = ("ufs2", "44bsd", "old", "sun", "sunx86")
 
 # Filesystems that the appliance's kernel reads but does not write (UFS: without a special build).
-_READ_ONLY = ("squashfs", "iso9660", "udf", "ufs", "cramfs", "romfs", "erofs")
+READ_ONLY = ("squashfs", "iso9660", "udf", "ufs", "cramfs", "romfs", "erofs")
 
 # Two clones in one appliance carry one btrfs UUID: the kernel keeps one device for each UUID and
 # refuses the second while the first is mounted.  Before any of them is mounted, all but the first
@@ -43,28 +44,36 @@ def mount(
     mountpoint: bytes,
     *,
     writable: bool = False,
+    within: bool = False,
+    more: str = "",
 ) -> None:
     """Mount ``device`` on a new ``mountpoint``, read-only unless ``writable``.
+
+    With ``within`` it is ``/``, or a folder of a filesystem that is mounted already; ``more`` are
+    options besides our own.
 
     The block device below is our overlay and writable, so a journal is replayed, there and
     nowhere else.  Raises GuestOperationError with the kernel's reason.
     """
     found = next((one for one in storage.filesystems if one.device == device), None)
     mountable = device.encode("utf-8", errors="surrogateescape")
-    appliance.call(lambda lib: lib.status("mkmountpoint", mountpoint))
+    if not within:
+        appliance.call(lambda lib: lib.status("mkmountpoint", mountpoint))
     kind = found.type if found else ""
     if found is not None and kind == "btrfs" and not writable:
         _prepare_btrfs(appliance, storage, survey, found)  # which changes UUIDs of clones
     reasons = []
     for options in _writing_options(device, kind) if writable else _options(kind):
         try:
-            call = partial(_mount_options, options=options, at=(mountable, mountpoint))
+            words = b",".join(one for one in (os.fsencode(more), options) if one)
+            call = partial(_mount_options, options=words, at=(mountable, mountpoint))
             appliance.call(call, what=f"mounting {device}")
         except CallError as error:
             reasons.append(error.message)
         else:
             return
-    appliance.call(lambda lib: lib.status("rmmountpoint", mountpoint))
+    if not within:
+        appliance.call(lambda lib: lib.status("rmmountpoint", mountpoint))
     raise GuestOperationError(f"{device}: cannot be mounted: {mount_reason(reasons[0])}")
 
 
@@ -91,7 +100,7 @@ def _options(kind: str) -> list[bytes]:
 
 def _writing_options(device: str, kind: str) -> list[bytes]:
     """Mount options to try in turn, for writing."""
-    if kind in _READ_ONLY:
+    if kind in READ_ONLY:
         raise GuestOperationError(f"{device}: a filesystem of the type {kind} cannot be written")
     return [b"", b"nouuid"] if kind == "xfs" else [b""]
 

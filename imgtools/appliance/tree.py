@@ -56,6 +56,11 @@ class ApplianceTree:
         self._appliance = appliance
         self._mountpoint = mountpoint
 
+    @property
+    def mountpoint(self) -> bytes:
+        """Where libguestfs has it mounted."""
+        return self._mountpoint
+
     def lstat(self, path: bytes) -> Stat:
         """Metadata of ``path`` itself."""
         inner = self._inner(path)

@@ -12,7 +12,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from imgtools.errors import ApplianceError
 
@@ -21,14 +21,17 @@ T = TypeVar("T")
 ABORT_WAIT = 15.0
 
 
-class _Job:
-    def __init__(self, function: Callable[[], Any]) -> None:
+class Job(Generic[T]):
+    """A call that was started."""
+
+    def __init__(self, function: Callable[[], T]) -> None:
         self.function = function
         self.done = threading.Event()
-        self.result: Any = None
+        self.result: T
         self.error: BaseException | None = None
 
     def run(self) -> None:
+        """Make the call, in the worker's thread."""
         try:
             self.result = self.function()
         except BaseException as error:  # noqa: BLE001 (raised again in the waiting thread)
@@ -41,7 +44,7 @@ class Worker:
 
     def __init__(self, kill: Callable[[], None]) -> None:
         self._kill = kill
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Job[Any] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._loop, name="imgtools-appliance", daemon=True)
         self._thread.start()
         self.stuck = False
@@ -59,9 +62,18 @@ class Worker:
         After ``timeout`` seconds, or if the wait is interrupted, the appliance is killed.
         Raises ApplianceError for the timeout, else whatever ``function`` raised.
         """
-        job = _Job(function)
-        begin = self._touched = time.monotonic()
+        return self.finish(self.start(function), timeout=timeout, what=what)
+
+    def start(self, function: Callable[[], T]) -> Job[T]:
+        """Let ``function`` begin, and go on; `finish` waits for it."""
+        job = Job(function)
+        self._touched = time.monotonic()
         self._jobs.put(job)
+        return job
+
+    def finish(self, job: Job[T], *, timeout: float, what: str) -> T:
+        """Wait for what `start` began, as `call` does."""
+        begin = time.monotonic()
         try:
             finished = self._wait(job, begin + timeout)
         except BaseException:
@@ -76,7 +88,7 @@ class Worker:
             )
         if job.error is not None:
             raise job.error
-        return job.result  # type: ignore[no-any-return]
+        return job.result
 
     def stop(self) -> None:
         """End the thread when its queue is empty."""
@@ -84,7 +96,7 @@ class Worker:
         if not self.stuck:
             self._thread.join(ABORT_WAIT)
 
-    def _wait(self, job: _Job, deadline: float) -> bool:
+    def _wait(self, job: Job[Any], deadline: float) -> bool:
         """Wait for the job; False when its time is over, or it has been silent for too long."""
         while True:
             limit = deadline
@@ -97,7 +109,7 @@ class Worker:
             if job.done.wait(left if self.patience is None else min(left, 0.5)):
                 return True
 
-    def _abort(self, job: _Job) -> None:
+    def _abort(self, job: Job[Any]) -> None:
         # The process to kill may not exist yet (supermin runs before qemu): keep at it.
         waited = 0.0
         while not job.done.is_set() and waited < ABORT_WAIT:

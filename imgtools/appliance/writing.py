@@ -14,6 +14,7 @@ import shlex
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from imgtools.appliance import swap
 from imgtools.appliance.launch import Appliance
 from imgtools.appliance.library import CallError, Library
 from imgtools.appliance.translate import guest_error
@@ -61,6 +62,15 @@ class ApplianceWriter(ApplianceTree):
             )
             data, where = data[done:], ctypes.c_int64(where.value + done)
         return where.value - offset
+
+    def clear_swap(self, path: bytes) -> None:
+        """Write zeros over the content of a swap file, whose blocks stay."""
+        inside = os.fsdecode(_SYSROOT + self._inner(path))
+        swap.clear(self._appliance, inside, os.fsdecode(self._shown_at + path))
+
+    def sync(self) -> None:
+        """Write out what was written so far."""
+        self._do(b"/", lambda lib, _: lib.status("sync"))
 
     def truncate(self, path: bytes, size: int) -> None:
         """Cut a file to ``size`` bytes, or extend it by a hole."""

@@ -38,7 +38,7 @@ def command(change: Change, owner: str | None, progress: Kind, args: tuple[str, 
     links.  Files that are there are replaced; folders that are there keep their owner and mode.
     """
     need(args, 2, "what, into which folder?", "copy-in -a IMAGE file /etc/app")
-    from imgtools.workflow.copy_in import copy_in
+    from imgtools.guest.archives import copy_in
 
     *words, folder = args
     with Shown(progress, quiet=change.output.quiet) as shown:

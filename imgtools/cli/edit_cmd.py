@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 
 import click
 
@@ -61,26 +60,12 @@ def command(
     need(args, 1, "which file?", "edit -a IMAGE /etc/fstab")
     if "/" in backup:
         raise UsageError(f"-b {backup}: may not hold a slash", hint="-b .orig")
+    from imgtools.guest.editing.expressions import by_expressions
     from imgtools.guest.steps import Edit
 
-    transform = _by_expression(expressions) if expressions else _by_editor
+    transform = by_expressions(expressions) if expressions else _by_editor
     steps = [Edit(path=guest_path(word), transform=transform, backup=backup) for word in args]
     return change.run(steps, "edit")
-
-
-def _by_expression(expressions: tuple[str, ...]) -> Callable[[bytes, bytes], bytes]:
-    from imgtools.guest.editing.expression import parse
-    from imgtools.guest.editing.lines import edit_lines
-
-    for expression in expressions:
-        parse(expression)  # a mistake shows before anything is locked
-
-    def transform(_path: bytes, content: bytes) -> bytes:
-        for expression in expressions:
-            content = edit_lines(content, parse(expression))
-        return content
-
-    return transform
 
 
 def _by_editor(path: bytes, content: bytes) -> bytes:

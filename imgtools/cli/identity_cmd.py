@@ -22,7 +22,7 @@ Examples:
 
 \b
 A finding is of one of three severities:
-  clash  clones would be taken for one another, or share a secret key
+  clash  clones would be taken for one another, or share a secret that each machine makes itself
   leak   something of this machine or its users goes into every clone
   note   worth knowing
 

@@ -26,6 +26,7 @@ COMMANDS = {
     "convert": "imgtools.cli.image.convert_cmd",
     "copy-in": "imgtools.cli.copy_in_cmd",
     "copy-out": "imgtools.cli.copy_out_cmd",
+    "customize": "imgtools.cli.customize_cmd",
     "df": "imgtools.cli.df_cmd",
     "diff": "imgtools.cli.diff_cmd",
     "doctor": "imgtools.cli.doctor_cmd",

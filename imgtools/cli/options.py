@@ -24,6 +24,7 @@ from imgtools.workflow.selection import DiskArguments
 __all__ = [
     "ChecksumCommand",
     "DiskArguments",
+    "OrderedOption",
     "Output",
     "disk_options",
     "guests_of",
@@ -51,12 +52,14 @@ class Output:
     strict: bool = False
 
 
-class _OrderedOption(click.Option):
-    """An option that remembers where it stood among its kind.
+class OrderedOption(click.Option):
+    """An option that remembers where it stood among its kind, those of one ``meta_key``.
 
     ``--format`` applies to the ``-a`` that follow it, and click alone does not keep the order
     between two options.
     """
+
+    meta_key = _META
 
     def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
         super().add_to_parser(parser, ctx)
@@ -67,7 +70,7 @@ class _OrderedOption(click.Option):
         original = parsed.process
 
         def process(value: Any, state: Any) -> None:
-            ctx.meta.setdefault(_META, []).append((self.name, value))
+            ctx.meta.setdefault(self.meta_key, []).append((self.name, value))
             original(value, state)
 
         parsed.process = process
@@ -136,7 +139,7 @@ _OPTIONS = [
     click.option(
         "-a",
         "--add",
-        cls=_OrderedOption,
+        cls=OrderedOption,
         multiple=True,
         metavar="FILE|URI",
         help="Add a disk image (repeat for a guest of several disks).",
@@ -156,14 +159,14 @@ _OPTIONS = [
     ),
     click.option(
         "--format",
-        cls=_OrderedOption,
+        cls=OrderedOption,
         multiple=True,
         metavar="raw|qcow2|...|auto",
         help="Format of the -a that follow; auto goes back to reading the header.",
     ),
     click.option(
         "--blocksize",
-        cls=_OrderedOption,
+        cls=OrderedOption,
         multiple=True,
         type=click.Choice(["512", "4096"]),
         help="Sector size of the -a that follow.",
@@ -233,7 +236,7 @@ def second_disk_options(function: F) -> F:
         click.option(
             "-A",
             "add_second",
-            cls=_OrderedOption,
+            cls=OrderedOption,
             multiple=True,
             metavar="FILE|URI",
             help="The second guest: a disk image (repeat for several disks).",

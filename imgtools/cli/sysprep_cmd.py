@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -27,7 +27,8 @@ from imgtools.errors import RefusedError, UsageError
 from imgtools.workflow.selection import NO_DISK
 
 if TYPE_CHECKING:
-    from imgtools.api import Operation
+    from imgtools.api import Operation, Values
+    from imgtools.model import Machine
     from imgtools.workflow.changing import How
     from imgtools.workflow.sysprep.registry import Registry
     from imgtools.workflow.sysprep.running import Prepared, Report
@@ -76,17 +77,9 @@ def _registry() -> Registry:
 
 
 def _operation_options() -> list[click.Parameter]:
-    options: list[click.Parameter] = []
-    for one in _registry().operations:
-        for option in one.options:
-            kind: dict[str, Any] = {"is_flag": True}
-            if option.metavar is not None:
-                kind = {"metavar": option.metavar, "multiple": option.multiple}
-            name = option.name.replace("-", "_")
-            options.append(
-                click.Option([f"--{option.name}", f"op_{name}"], help=option.help, **kind)
-            )
-    return options
+    from imgtools.cli.customizing import click_options
+
+    return click_options(option for one in _registry().operations for option in one.options)
 
 
 _OPTIONS = [
@@ -103,6 +96,11 @@ _OPTIONS = [
         help="Change nothing: say whether the guest is safe to clone (as imgtools identity).",
     ),
     click.option("--list-operations", is_flag=True, help="Show the operations and end."),
+    click.option(
+        "--mount-options",
+        metavar="MOUNTPOINT:OPTIONS[;...]",
+        help="Options with which filesystems are mounted to be changed, as '/:noatime;/boot:sync'.",
+    ),
     click.option(
         "--report",
         type=click.Path(dir_okay=False),
@@ -139,6 +137,7 @@ def command(
     Host keys, the machine's id, logs, histories, leases, caches and more: --list-operations shows
     all.  The guest must be off.
     """
+    from imgtools.cli.customizing import Hearing
     from imgtools.workflow.changing import How
     from imgtools.workflow.sysprep.registry import choose
     from imgtools.workflow.sysprep.running import sysprep
@@ -158,14 +157,18 @@ def command(
     values = _values(chosen, rest)
     if args:
         raise UsageError(f"what is {args[0]}?", hint="more disks of the guest: -a FILE -a FILE")
-    from imgtools.guest.mounting import parse_mounts
+    from imgtools.guest.mounting import parse_mount_options, parse_mounts
 
+    hearing = Hearing(output)
     how = How(
         dry_run=rest["dry_run"],
+        machine=_machine(values),
+        ears=hearing.ears,
         workdir=Path(rest["workdir"]) if rest["workdir"] else None,
         break_overlays=rest["break_overlays"],
+        mount_options=parse_mount_options(rest["mount_options"] or ""),
     )
-    with _record(report) as record:
+    with hearing.telling(dry_run=how.dry_run), _record(report) as record:
         result = sysprep(disks, chosen, values, how, mounts=parse_mounts(rest["mounts"]))
         document = _document(result, how)
         if record is not None:
@@ -178,13 +181,17 @@ def command(
     return finish(output, result.warnings)
 
 
-def _values(chosen: tuple[Operation, ...], rest: dict[str, Any]) -> dict[str, Any]:
+def _values(chosen: tuple[Operation, ...], rest: dict[str, Any]) -> Values:
     """The values of the operations' options; one of an operation that does not run is an error."""
+    from imgtools.api import Values
+    from imgtools.cli.customizing import given, variable
+
     names = {one.name for one in chosen}
-    values = {}
+    values = Values()
+    values.given = given(option for one in _registry().operations for option in one.options)
     for one in _registry().operations:
         for option in one.options:
-            value = rest[f"op_{option.name.replace('-', '_')}"]
+            value = rest[variable(option.name)]
             if value and one.name not in names:
                 raise UsageError(
                     f"--{option.name}: the operation {one.name} is not selected",
@@ -192,6 +199,15 @@ def _values(chosen: tuple[Operation, ...], rest: dict[str, Any]) -> dict[str, An
                 )
             values[option.name] = value
     return values
+
+
+def _machine(values: Values) -> Machine:
+    """The appliance that the options of customize need."""
+    from imgtools.api import customize_options
+    from imgtools.workflow.customizing import wanted
+
+    names = {option.name for option in customize_options()}
+    return wanted([one for one in values.given if one[0] in names]).machine
 
 
 def _list(output: Output) -> None:
@@ -254,6 +270,7 @@ def _document(result: Report, how: How) -> dict[str, Any]:
                     }
                     for action in one.actions
                 ],
+                "notes": [{"path": note.path, "detail": note.detail} for note in one.notes],
             }
             for one in result.prepared
         ],
@@ -262,23 +279,31 @@ def _document(result: Report, how: How) -> dict[str, Any]:
 
 def _print(result: Report, how: How, output: Output) -> None:
     did = [one for one in result.prepared if one.actions]
+    if how.dry_run or output.verbose:
+        _print_actions(result.prepared)
+    else:
+        print_columns([_row(one) for one in did], right=(1, 2))
+        for one in result.prepared:
+            for note in one.notes:
+                print(f"{one.operation.name}: {safe_text(note.path)}: {safe_text(note.detail)}")
     if not did:
         tell("nothing to do: the guest is so already")
         return
-    if how.dry_run or output.verbose:
-        for one in did:
-            print(f"{one.operation.name}:")
-            for action in one.actions:
-                detail = f" ({safe_text(action.detail)})" if action.detail else ""
-                print(f"  {action.verb} {safe_text(action.path)}{detail}")
-    else:
-        print_columns([_row(one) for one in did], right=(1, 2))
     freed = human_size(sum(one.freed for one in did))
     count = sum(len(one.actions) for one in did)
     if result.committed:
         tell(f"{count} changes by {len(did)} operations, {freed} freed in the guest")
     else:
         tell(f"dry run: {count} changes by {len(did)} operations; the image is as it was")
+
+
+def _print_actions(prepared: Sequence[Prepared]) -> None:
+    for one in prepared:
+        if one.actions or one.notes:
+            print(f"{one.operation.name}:")
+        for action in (*one.actions, *one.notes):
+            detail = f" ({safe_text(action.detail)})" if action.detail else ""
+            print(f"  {action.verb} {safe_text(action.path)}{detail}")
 
 
 def _row(one: Prepared) -> tuple[str, str, str, str]:

@@ -35,7 +35,7 @@ def command(change: Change, progress: Kind, args: tuple[str, ...]) -> int:
     """
     if len(args) != 2:
         raise UsageError("which archive, in which folder?", hint="imgtools tar-in GUEST F.tar /srv")
-    from imgtools.workflow.copy_in import tar_in
+    from imgtools.guest.archives import tar_in
 
     archive = sys.stdin.buffer if args[0] == "-" else Path(args[0])
     with Shown(progress, quiet=change.output.quiet) as shown:

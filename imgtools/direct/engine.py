@@ -10,6 +10,7 @@ from imgtools.direct.listing import list_storage
 from imgtools.direct.scan import Node, Scan, scan
 from imgtools.errors import DirectUnsupportedError, ImgtoolsError
 from imgtools.model import Disk, FileTree, KeySpec, Storage
+from imgtools.swap import is_clear
 
 READABLE = ("ext2", "ext3", "ext4", "xfs", "btrfs", "ntfs", "vfat", "exfat", "squashfs")
 
@@ -66,6 +67,14 @@ class DirectEngine:
         names = [name for name in self._scan.nodes if path.startswith(name + "/")]
         name = max(names, key=len)
         return self._scan.nodes[name], path[len(name) + 1 :].encode("utf-8", "surrogateescape")
+
+    def swap_is_clear(self, device: str) -> bool:
+        """True if the swap space on ``device`` has no content."""
+        self.storage()
+        node, _ = self._locate(device)
+        with guard(device):
+            node.stream.seek(0)
+            return is_clear(node.stream)
 
     def close(self) -> None:
         """Release the files.  Idempotent."""

@@ -7,12 +7,12 @@ of the options only those are taken that say so or that choose a btrfs subvolume
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from imgtools.errors import GuestOperationError, UsageError
 from imgtools.guest.opening import Session
-from imgtools.guest.tree import GuestTree, Mount
+from imgtools.guest.tree import GuestTree, Mount, show
 from imgtools.model import Filesystem
 
 _HARMLESS = ("", "ro", "defaults", "noatime", "relatime", "nodev", "nosuid", "noexec")
@@ -64,6 +64,37 @@ def parse_mount(text: str) -> MountRequest:
             )
     parts = [part for part in mountpoint.encode(errors="surrogateescape").split(b"/") if part]
     return MountRequest(device=device, mountpoint=b"/" + b"/".join(parts), fstype=fstype)
+
+
+def parse_mount_options(text: str) -> dict[bytes, str]:
+    """Parse virt-sysprep's ``--mount-options MOUNTPOINT:OPTIONS[;…]``: options by mountpoint.
+
+    Raises UsageError, also for two options of one mountpoint.
+    """
+    found: dict[bytes, str] = {}
+    for part in (one for one in text.split(";") if one):
+        mountpoint, colon, options = part.partition(":")
+        if not colon or not mountpoint.startswith("/") or not options:
+            raise UsageError(
+                f"--mount-options {part}: is not MOUNTPOINT:OPTIONS",
+                hint="--mount-options '/:noatime;/boot:sync'",
+            )
+        point = b"/" + mountpoint.encode(errors="surrogateescape").strip(b"/")
+        if point in found:
+            raise UsageError(f"--mount-options: {mountpoint} comes twice")
+        found[point] = options
+    return found
+
+
+def refuse_unmounted(options: Mapping[bytes, str], mountpoints: Iterable[bytes]) -> None:
+    """Raises GuestOperationError if options are for what the guest has no filesystem on."""
+    known = sorted(mountpoints)
+    for point in options:
+        if point not in known:
+            raise GuestOperationError(
+                f"--mount-options: nothing of the guest is mounted on {show(point)}",
+                hint=f"there are: {', '.join(show(one) for one in known)}",
+            )
 
 
 def mount_requested(session: Session, requests: Sequence[MountRequest]) -> GuestTree:

@@ -49,8 +49,8 @@ def show(path: bytes) -> str:
 class GuestTree:
     """The guest's files as the guest sees them.  Paths are absolute bytes.
 
-    ``storage`` answers what is on the guest's disks: nothing where whoever made the tree did not
-    set it.
+    ``storage`` answers what is on the guest's disks, ``swap_is_clear`` whether a swap space among
+    that has no content: nothing where whoever made the tree did not set it.
     """
 
     def __init__(self, mounts: list[Mount]) -> None:
@@ -59,6 +59,7 @@ class GuestTree:
             raise ValueError("a guest tree needs a filesystem mounted on /")
         self._by_point = {mount.mountpoint: mount for mount in self.mounts}
         self.storage: Callable[[], Storage] = Storage
+        self.swap_is_clear: Callable[[str], bool] = lambda _device: True
 
     # -- metadata ---------------------------------------------------------------------------
 
@@ -164,15 +165,19 @@ class GuestTree:
         return data
 
     def walk(
-        self, top: bytes, *, cut: Callable[[bytes], None] | None = None
+        self,
+        top: bytes,
+        *,
+        cut: Callable[[bytes], None] | None = None,
+        enter: Callable[[bytes], bool] | None = None,
     ) -> Iterator[tuple[bytes, DirEntry, Stat]]:
         """Everything below the directory ``top``, depth first, names sorted, links not followed.
 
         Yields (path, entry, lstat).  Directories already on the way down are not entered again
         (a damaged filesystem can hold a loop), nor anything deeper than `MAX_DEPTH`; ``cut`` is
-        told of each one left out.
+        told of each one left out.  ``enter`` says which directories are gone into, else all.
         """
-        yield from self._walk(self.resolve(top), frozenset(), 0, cut)
+        yield from self._walk(self.resolve(top), frozenset(), 0, cut, enter)
 
     def _walk(
         self,
@@ -180,6 +185,7 @@ class GuestTree:
         above: frozenset[tuple[str, int]],
         depth: int,
         cut: Callable[[bytes], None] | None,
+        enter: Callable[[bytes], bool] | None,
     ) -> Iterator[tuple[bytes, DirEntry, Stat]]:
         identity = (self._mount_of(directory).device, self._lstat_resolved(directory).ino)
         if identity in above or depth > MAX_DEPTH:
@@ -190,8 +196,8 @@ class GuestTree:
         for entry, found in self.scandir_stat(directory):
             path = _join(directory, entry.name)
             yield path, entry, found
-            if _stat.S_ISDIR(found.mode):
-                yield from self._walk(path, above, depth + 1, cut)
+            if _stat.S_ISDIR(found.mode) and (enter is None or enter(path)):
+                yield from self._walk(path, above, depth + 1, cut, enter)
 
     # -- resolution -------------------------------------------------------------------------
 

@@ -63,7 +63,7 @@ class Unpack:
         guest.mkdir(stage, 0o700)
         with self.archive(owner) as stream:
             _pump(guest, stage, stream, self.told)
-        done = list(_merge(guest, stage, target))
+        done = list(merge(guest, stage, target))
         guest.remove(stage, recursive=True)
         return done
 
@@ -123,7 +123,7 @@ class _Source:
             self.failure = ImgtoolsError(f"the archive cannot be read: {error}")
 
 
-def _merge(guest: GuestFiles, stage: bytes, target: bytes) -> Iterator[Done]:
+def merge(guest: GuestFiles, stage: bytes, target: bytes) -> Iterator[Done]:
     """Move everything in ``stage`` to the same names in ``target``."""
     for entry, found in guest.scandir_stat(stage):
         source = stage + b"/" + entry.name
@@ -139,7 +139,7 @@ def _merge(guest: GuestFiles, stage: bytes, target: bytes) -> Iterator[Done]:
                 raise GuestIsADirectoryError(
                     f"{show(place)}: is a directory in the guest, but none in what is copied"
                 )
-            yield from _merge(guest, source, place)
+            yield from merge(guest, source, place)
             continue
         if there is not None and _stat.S_ISDIR(found.mode):
             raise GuestNotADirectoryError(

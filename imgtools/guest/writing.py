@@ -6,9 +6,11 @@ touched, so that those a change has nothing to do with stay byte for byte as the
 
 from __future__ import annotations
 
+import contextlib
 import stat as _stat
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, cast
 
 from imgtools.errors import (
@@ -19,7 +21,7 @@ from imgtools.errors import (
     GuestOperationError,
 )
 from imgtools.guest.tree import GuestTree, Mount, show
-from imgtools.model import FileTree, Stat, WritableTree
+from imgtools.model import FileTree, Ran, Stat, WritableTree
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +46,52 @@ class Devices(Protocol):
     def set_uuid(self, device: str, kind: str, uuid: str) -> None:
         """Give the ``kind`` (``ext4``, ``swap``, ``crypto_LUKS`` …) on it another UUID."""
 
+    def clear_swap(self, device: str) -> None:
+        """Write zeros over the content of the swap space on it."""
+
     def renew_lvm(self) -> dict[str, str]:
         """Give LVM's PVs and VGs random ids; old ids to new ones, without dashes."""
+
+    def share(
+        self, mounts: Sequence[tuple[bytes, str]], folder: Path
+    ) -> contextlib.AbstractContextManager[None]:
+        """Filesystems, by their paths in the guest, on a folder of this host, for the block."""
+
+
+class Runner(Protocol):
+    """What runs programs of the guest: an appliance on which its filesystems are mounted."""
+
+    @property
+    def network(self) -> bool:
+        """Whether programs reach a network."""
+
+    def run(
+        self,
+        mounts: Sequence[tuple[bytes, str]],
+        words: Sequence[bytes],
+        *,
+        environment: Mapping[str, str],
+        personality: str = "",
+    ) -> Ran:
+        """Run a program; ``mounts`` are paths in the guest and the mountables that go there."""
+
+    def resolver(self) -> bytes:
+        """The resolv.conf(5) by which names are found where the program runs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ears:
+    """Who is told of programs: that one begins, and what it printed (``failed``: and so ended).
+
+    ``tells`` is given lines for the user alone, which no record may hold: a random password.
+    """
+
+    begins: Callable[[str], None] = lambda _what: None
+    said: Callable[[bytes, bool], None] = lambda _output, _failed: None
+    tells: Callable[[str], None] | None = None
+
+
+DEAF = Ears()
 
 
 class GuestFiles(GuestTree):
@@ -60,6 +106,8 @@ class GuestFiles(GuestTree):
         plan: Sequence[Planned],
         mount: Callable[[str, bytes], WritableTree],
         devices: Devices | None = None,
+        runner: Runner | None = None,
+        ears: Ears = DEAF,
     ) -> None:
         not_yet = cast("FileTree", None)
         super().__init__([Mount(one.mountpoint, one.device, not_yet) for one in plan])
@@ -67,6 +115,8 @@ class GuestFiles(GuestTree):
         self._mounted: dict[str, WritableTree] = {}
         self._touched: set[str] = set()
         self._devices = devices
+        self._runner = runner
+        self.ears = ears
 
     def unmounted(self) -> Devices:
         """The devices, after everything was unmounted; the next file mounts its filesystem again.
@@ -79,6 +129,18 @@ class GuestFiles(GuestTree):
             self._devices.unmount()
             self._mounted.clear()
         return self._devices
+
+    @contextlib.contextmanager
+    def shared(self, folder: Path) -> Iterator[None]:
+        """All files of the guest below a folder of this host, to be changed, for the block.
+
+        Nothing else may be done to the guest in the block.  Raises GuestOperationError,
+        RefusedError if links of the guest would lead to files of this host.
+        """
+        mounts = [(one.mountpoint, one.device) for one in self.mounts]
+        self._touched |= {device for _, device in mounts}
+        with self.unmounted().share(mounts, folder):
+            yield
 
     @property
     def touched(self) -> tuple[Planned, ...]:
@@ -122,6 +184,13 @@ class GuestFiles(GuestTree):
         _require_file(resolved, self._lstat_resolved(resolved))
         tree, inner = self._writable(resolved)
         tree.truncate(inner, size)
+
+    def clear_swap(self, path: bytes) -> None:
+        """Write zeros over the content of a swap file; a link is followed."""
+        resolved = self.resolve(path)
+        _require_file(resolved, self._lstat_resolved(resolved))
+        tree, inner = self._writable(resolved)
+        tree.clear_swap(inner)
 
     def mkdir(self, path: bytes, mode: int = 0o755) -> None:
         """Make one directory."""
@@ -183,6 +252,58 @@ class GuestFiles(GuestTree):
             self.remove(target)
         from_tree.copy_tree(from_inner, to_tree, to_inner)
         self.remove(source, recursive=True)
+
+    def copy(self, old: bytes, new: bytes) -> None:
+        """Copy recursively with all attributes to ``new``, which is not there; links are copied.
+
+        What is mounted below ``old`` does not come along, hence that is refused.
+        """
+        source = self.resolve(old, follow_last=False)
+        target = self.resolve(new, follow_last=False)
+        self._lstat_resolved(source)
+        if (target + b"/").startswith(source.rstrip(b"/") + b"/"):
+            raise GuestOperationError(f"{show(target)}: lies below {show(source)}")
+        prefix = source.rstrip(b"/") + b"/"
+        for mount in self.mounts:
+            if mount.mountpoint.startswith(prefix) and mount.mountpoint != b"/":
+                raise GuestOperationError(
+                    f"{show(source)}: {mount.device} is mounted on {show(mount.mountpoint)}",
+                    hint="copy what is in it instead",
+                )
+        from_tree, from_inner = self._writable(source)
+        to_tree, to_inner = self._new(target)
+        from_tree.copy_tree(from_inner, to_tree, to_inner)
+
+    def overwrite(self, path: bytes, pieces: Iterable[bytes]) -> None:
+        """Write over the bytes of a regular file where they are, and wait until that is done."""
+        resolved = self.resolve(path)
+        _require_file(resolved, self._lstat_resolved(resolved))
+        tree, inner = self._writable(resolved)
+        tree.write_at(inner, 0, pieces)
+        tree.sync()
+
+    def run(
+        self, words: Sequence[bytes], *, environment: Mapping[str, str], personality: str = ""
+    ) -> Ran:
+        """Run a program of the guest as it is; `imgtools.guest.customize.chroot` does it well.
+
+        Every filesystem is mounted for it.
+        """
+        if self._runner is None:
+            raise GuestOperationError("programs of the guest cannot be run here")
+        for mount in self.mounts:
+            self._tree_of(mount)
+        mounts = [(mount.mountpoint, mount.device) for mount in self.mounts]
+        return self._runner.run(mounts, words, environment=environment, personality=personality)
+
+    @property
+    def network(self) -> bool:
+        """Whether programs of the guest reach a network."""
+        return self._runner is not None and self._runner.network
+
+    def resolver(self) -> bytes:
+        """The resolv.conf(5) that programs of the guest need; empty without a network."""
+        return self._runner.resolver() if self._runner is not None and self.network else b""
 
     def chmod(self, path: bytes, mode: int) -> None:
         """Set the permission bits; a link is followed."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,13 +16,13 @@ from imgtools.errors import (
     UsageError,
 )
 from imgtools.guest.compare import Change, compare_trees
-from imgtools.guest.mounting import MountRequest
+from imgtools.guest.mounting import MountRequest, refuse_unmounted
 from imgtools.guest.opening import Session, run_on_engine
 from imgtools.guest.steps import Done, Step
 from imgtools.guest.text_diff import text_diff
 from imgtools.guest.tree import GuestTree, Mount
-from imgtools.guest.writing import GuestFiles, Planned, plan_of
-from imgtools.model import Disk, Notice
+from imgtools.guest.writing import DEAF, Ears, GuestFiles, Planned, plan_of
+from imgtools.model import PLAIN, Disk, Machine, Notice
 from imgtools.transaction.transaction import Transaction
 from imgtools.workflow.files import guest_tree
 from imgtools.workflow.held import refuse_running
@@ -37,7 +37,9 @@ class How:
     """``dry_run``: throw the result away; ``listing``: say what differs; ``diff``: as text, too.
 
     ``workdir`` is the folder for the overlays, beside the images by default; ``break_overlays``
-    allows an image to change on which others rest.
+    allows an image to change on which others rest.  ``mount_options`` are more options for the
+    guest's filesystems, by mountpoint.  ``machine`` is what the appliance needs, and ``ears`` are
+    told what programs of the guest say.
     """
 
     dry_run: bool = False
@@ -45,6 +47,9 @@ class How:
     diff: bool = False
     workdir: Path | None = None
     break_overlays: bool = False
+    mount_options: Mapping[bytes, str] = field(default_factory=dict)
+    machine: Machine = PLAIN
+    ears: Ears = DEAF
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,10 +99,12 @@ def change(
         disks, command=command, workdir=how.workdir, break_overlays=how.break_overlays
     ) as transaction:
         plan, idle = _look(arguments, disks, selection.name, steps, mounts)
+        if plan is not None:
+            refuse_unmounted(how.mount_options, (one.mountpoint for one in plan))
         if idle:
             listed = () if how.listing or how.diff else None
             return Result(done=(), committed=False, changes=listed, warnings=selection.notices)
-        worker = _Worker(arguments, transaction, selection.name)
+        worker = _Worker(arguments, transaction, selection.name, how)
         with worker.open(plan, mounts) as guest:
             done = [one for step in steps for one in step.perform(guest)]
         changes = None
@@ -175,7 +182,10 @@ def _refuse_hibernated(session: Session) -> None:
 class _Worker:
     """The appliance that writes to the overlays of a transaction."""
 
-    def __init__(self, arguments: DiskArguments, transaction: Transaction, name: str) -> None:
+    def __init__(
+        self, arguments: DiskArguments, transaction: Transaction, name: str, how: How
+    ) -> None:
+        self._how = how
         self._arguments = arguments
         self._transaction = transaction
         self._name = name
@@ -192,7 +202,11 @@ class _Worker:
 
         transaction, arguments = self._transaction, self._arguments
         engine = ApplianceEngine(
-            transaction.disks, arguments.keys, arguments.config, overlays=transaction.overlays
+            transaction.disks,
+            arguments.keys,
+            arguments.config,
+            overlays=transaction.overlays,
+            machine=self._how.machine,
         )
         with contextlib.closing(engine):
             appliance = engine.appliance
@@ -202,9 +216,12 @@ class _Worker:
                     _refuse_hibernated(session)
                     plan = plan_of(guest_tree(session, mounts))
                     self.warnings += session.warnings
+                refuse_unmounted(self._how.mount_options, (one.mountpoint for one in plan))
+                engine.mount_options = self._how.mount_options
                 engine.begin_writing()
-                guest = GuestFiles(plan, engine.mount_writable, engine)
+                guest = GuestFiles(plan, engine.mount_writable, engine, engine, self._how.ears)
                 guest.storage = engine.storage
+                guest.swap_is_clear = engine.swap_is_clear
                 yield guest
                 engine.finish_writing()
                 self.touched = guest.touched

@@ -20,6 +20,7 @@ def guest_tree(session: Session, mounts: Sequence[MountRequest]) -> GuestTree:
     """
     tree = mount_requested(session, mounts) if mounts else _inspected(session)
     tree.storage = session.engine.storage
+    tree.swap_is_clear = session.engine.swap_is_clear
     return tree
 
 

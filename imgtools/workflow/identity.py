@@ -8,6 +8,7 @@ systemd-random-seed(8), cloud-init's docs (instance data), nm-settings(5), subsc
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import stat as _stat
 from collections import defaultdict
@@ -22,12 +23,33 @@ from imgtools.workflow.files import guest_tree
 from imgtools.workflow.selection import DiskArguments, run_selected, select_one
 
 Severity = Literal["clash", "leak", "note"]
-"""``clash``: clones would be taken for one another, or share a secret key; ``leak``: something of
-this machine or its users goes into every clone; ``note``: worth knowing."""
+"""``clash``: clones would be taken for one another, or share a secret that each machine makes for
+itself; ``leak``: something of this machine or its users goes into every clone; ``note``: worth
+knowing."""
 
 MAX_DIGEST = 1 << 20
 MAX_LISTED = 1000
 _MAC = re.compile(rb"(?<![0-9A-Fa-f:])(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}(?![0-9A-Fa-f:])")
+_NETWORK = (
+    "/etc/udev/rules.d/*persistent-net.rules",
+    "/etc/udev/rules.d/*-net_persistent_names.rules",
+    "/etc/netplan/*.y*ml",
+    "/etc/sysconfig/network-scripts/ifcfg-*",
+    "/etc/sysconfig/network/ifcfg-*",
+    "/etc/NetworkManager/system-connections/*",
+    "/etc/systemd/network/*",
+    "/etc/network/interfaces",
+    "/etc/network/interfaces.d/*",
+)
+# netplan(5), nm-settings-keyfile(5), systemd.network(5), ifcfg of Red Hat and SUSE, interfaces(5).
+_GIVEN = re.compile(
+    rb"^[ \t]*(?:macaddress[ \t]*:|cloned-mac-address[ \t]*=|MACAddress[ \t]*=|MACADDR=|LLADDR="
+    rb"|hwaddress[ \t]).*",
+    re.MULTILINE,
+)
+# netplan's match, with what is deeper than it, and [Match] of systemd.
+_MATCHED = re.compile(rb"^( *)match *:.*\n(?:(?:\1 +.*| *#.*| *)\n)*", re.MULTILINE)
+_MATCH_SECTION = re.compile(rb"^\[Match\][ \t]*\n(?:(?!\[).*\n?)*", re.MULTILINE)
 _ORDER: dict[Severity, int] = {"clash": 0, "leak": 1, "note": 2}
 _UNSET = (b"", b"uninitialized")
 
@@ -154,21 +176,28 @@ def _of_files(
 
 
 def _macs(guest: Guest) -> Iterator[Identity]:
-    """Hardware addresses in what configures networks."""
-    for path in guest.glob(
-        "/etc/udev/rules.d/*persistent-net.rules",
-        "/etc/netplan/*.y*ml",
-        "/etc/sysconfig/network-scripts/ifcfg-*",
-        "/etc/sysconfig/network/ifcfg-*",
-        "/etc/NetworkManager/system-connections/*",
-        "/etc/systemd/network/*",
-        "/etc/network/interfaces",
-        "/etc/network/interfaces.d/*",
-    ):
+    """Hardware addresses in what configures networks.
+
+    One that a card shall pretend to have is every clone's, and they clash; one by which a card is
+    found belongs to this machine, and in a clone the file is without effect.
+    """
+    for path in guest.glob(*_NETWORK):
         if not _stat.S_ISREG(guest.tree.lstat(path).mode):
             continue
-        for address in sorted(set(_MAC.findall(guest.read(path) or b""))):
-            yield _one("mac-address", "clash", path, address.lower(), detail=address.decode())
+        text = guest.read(path) or b""
+        given = _given_macs(path, text)
+        for address in sorted(set(_MAC.findall(text))):
+            severity: Severity = "clash" if address in given else "leak"
+            yield _one("mac-address", severity, path, address.lower(), detail=address.decode())
+
+
+def _given_macs(path: bytes, text: bytes) -> set[bytes]:
+    """The addresses that cards shall pretend to have."""
+    if path.endswith((b".yaml", b".yml")):
+        text = _MATCHED.sub(b"", text)
+    elif path.startswith(b"/etc/systemd/network/"):
+        text = _MATCH_SECTION.sub(b"", text)
+    return {address for line in _GIVEN.findall(text) for address in _MAC.findall(line)}
 
 
 def _initiator(guest: Guest) -> Iterator[Identity]:
@@ -177,6 +206,18 @@ def _initiator(guest: Guest) -> Iterator[Identity]:
     for line in (guest.read(path) or b"").splitlines():
         if line.startswith(b"InitiatorName="):
             yield _one("iscsi-initiator", "clash", path, line)
+
+
+def _snapd(guest: Guest) -> Iterator[Identity]:
+    """The device that snapd is to the store, in its state file."""
+    path = b"/var/lib/snapd/state.json"
+    try:
+        device = json.loads(guest.read(path) or b"")["data"]["auth"]["device"]
+        own = [device[name] for name in ("serial", "key-id", "session-macaroon") if name in device]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return
+    if own:
+        yield _one("agent-identity", "clash", path, repr(own).encode())
 
 
 def _passwords(guest: Guest) -> Iterator[Identity]:
@@ -209,7 +250,9 @@ _PROBES: tuple[Callable[[Guest], Iterable[Identity]], ...] = (
     _files("credential-secret", "clash", "/var/lib/systemd/credential.secret"),
     _files("cloud-init-instance", "clash", "/var/lib/cloud/data/instance-id",
            "/var/lib/cloud/instances/*/datasource"),
-    _files("tls-key", "clash", "/etc/ssl/private/*", "/etc/pki/tls/private/*",
+    # Somebody put these there, maybe for all clones, as users' keys.
+    _files("shared-secret", "leak", "/etc/zabbix/*.psk"),
+    _files("tls-key", "leak", "/etc/ssl/private/*", "/etc/pki/tls/private/*",
            "/etc/letsencrypt/archive/*/privkey*"),
     _files("kerberos-keytab", "clash", "/etc/krb5.keytab"),
     _files("registration", "clash", "/etc/pki/consumer/*", "/etc/pki/entitlement/*",
@@ -217,9 +260,12 @@ _PROBES: tuple[Callable[[Guest], Iterable[Identity]], ...] = (
            "/var/lib/ubuntu-advantage/private/*"),
     _files("agent-identity", "clash", "/etc/salt/pki/minion/*", "/etc/salt/minion_id",
            "/var/lib/puppet/ssl/private_keys/*", "/etc/puppetlabs/puppet/ssl/private_keys/*",
-           "/etc/chef/client.pem", "/var/lib/tailscale/tailscaled.state", "/etc/zabbix/*.psk",
-           "/var/lib/snapd/state.json", "/etc/docker/key.json", "/var/lib/docker/engine-id",
-           "/etc/nvme/hostid", "/etc/nvme/hostnqn"),
+           "/etc/chef/client.pem", "/var/lib/tailscale/tailscaled.state",
+           "/var/lib/snapd/device/private-keys-v1/*", "/etc/docker/key.json",
+           "/var/lib/docker/engine-id", "/etc/nvme/hostid", "/etc/nvme/hostnqn",
+           "/var/lib/zerotier-one/identity.secret", "/opt/consul/node-id",
+           "/etc/insights-client/machine-id", "/var/lib/landscape/client/broker.bpickle"),
+    _snapd,
     _files("journal", "leak", "/var/log/journal/*/*.journal"),
     _files("mail", "leak", "/var/spool/mail/*", "/var/mail/*"),
     _in_homes("history", "leak", ".bash_history", ".zsh_history", ".python_history",

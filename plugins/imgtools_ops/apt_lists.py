@@ -15,5 +15,6 @@ operation = Operation(
     name="apt-lists",
     heading="Remove apt's lists of packages",
     description="They are old when a clone starts; apt update fetches them again.",
+    order=95,  # after customize: also what its programs make
     plan=lambda guest, _: remove_paths(guest, _files(guest)),
 )

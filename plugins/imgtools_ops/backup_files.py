@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from collections.abc import Iterator
 
 from imgtools.api import Guest, Operation, remove_paths
 
 FOLDERS = ("/etc", "/root", "/srv", "/tmp", "/var")
-# What is in here belongs to an image of its own, which would no longer be whole.
-STORES = tuple(
-    f"/var/lib/{name}/".encode()
-    for name in ("containerd", "containers", "docker", "flatpak", "lxc", "lxd", "machines", "snapd")
+# What is in here belongs to an image of its own, which would no longer be whole; and there may be
+# millions of files.
+STORES = (
+    *("buildkit", "containerd", "containers", "docker", "flatpak", "incus", "k0s", "kubelet"),
+    *("lxc", "lxd", "machines", "portables", "rancher", "snapd", "waydroid"),
+)
+STORE = re.compile(
+    rb"\A/var/(?:lib/(?:" + "|".join(STORES).encode() + rb")|snap)\Z"
+    rb"|\A/root/snap\Z|/\.local/share/(?:containers|docker|flatpak)\Z"
 )
 
 
 def _backups(guest: Guest) -> Iterator[bytes]:
-    for path, found in guest.files_below(*FOLDERS):
-        if (
-            path.endswith((b"~", b".bak"))
-            and stat.S_ISREG(found.mode)
-            and not path.startswith(STORES)
-        ):
+    for path, found in guest.files_below(*FOLDERS, enter=lambda path: not STORE.search(path)):
+        if path.endswith((b"~", b".bak")) and stat.S_ISREG(found.mode):
             yield path
 
 

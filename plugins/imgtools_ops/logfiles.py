@@ -77,5 +77,6 @@ operation = Operation(
     description="All files below /var/log, the journal, and what installers, display managers and "
     "logrotate left elsewhere. Folders and links stay; files that their program could not make "
     "again, such as wtmp, are emptied.",
+    order=95,  # after customize: also what its programs make
     plan=_plan,
 )

@@ -11,6 +11,7 @@ from imgtools.api import Action, Guest, Operation, rewrite
 # The second is what Ubuntu's installer has cloud-init write into the first at the next boot.
 FILES = ("/etc/netplan/*.yaml", "/etc/cloud/cloud.cfg.d/*.cfg")
 KEY = re.compile(rb"^( *)(?:\"([^\"]+)\"|'([^']+)'|([^\s#:'\"][^:#]*?)) *: *(.*?) *(?:#.*)?$")
+ADDRESS = re.compile(rb"['\"]?(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}['\"]?\Z")
 INLINE = re.compile(rb"\{ *macaddress *: *['\"]?[0-9A-Fa-f:]{17}['\"]? *\}\Z")
 # Names that the kernel and udev give; anything else is netplan's own word for the interface.
 INTERFACE = re.compile(rb"(en[opsxP]|eth|ib|wl[opsx]|wlan)[0-9A-Za-z]+\Z")
@@ -23,7 +24,7 @@ def _plan(guest: Guest, _: Mapping[str, Any]) -> Iterator[Action]:
 
 
 def without_macs(text: bytes) -> bytes:
-    """Take `match: macaddress` from interfaces that are then found by their name.
+    """Take `match: macaddress` from interfaces that are then found by their name, and `macaddress`.
 
     Works on lines, so that comments and order stay.  An interface whose name is not one that a
     card has keeps its match: nothing else would find it.
@@ -32,9 +33,33 @@ def without_macs(text: bytes) -> bytes:
     drop: set[int] = set()
     for index, line in enumerate(lines):
         key = _key(line)
-        if key is not None and key[1] == b"match":
+        if key is None:
+            continue
+        if key[1] == b"match":
             drop |= _unneeded(lines, index, key[0], key[2])
+        elif key[1] == b"macaddress" and ADDRESS.match(key[2]):
+            above = _section(lines, index, key[0])[0] - 1
+            parent = _key(lines[above]) if above >= 0 else None
+            drop |= {index} if parent is not None and parent[1] != b"match" else set()
+    empty = {_section(lines, index, _indent(lines[index]))[0] - 1 for index in drop}
+    for index in empty:
+        if _is_emptied(lines, index, drop):
+            # A key without a value is no mapping, which netplan refuses.
+            lines[index] = lines[index].rstrip(b"\r\n").rstrip() + b" {}\n"
     return b"".join(line for index, line in enumerate(lines) if index not in drop)
+
+
+def _is_emptied(lines: list[bytes], index: int, drop: set[int]) -> bool:
+    """True for the key of a mapping of which everything is dropped."""
+    key = _key(lines[index]) if index >= 0 else None
+    if key is None or key[2]:
+        return False
+    below = _children(lines, index + 1, len(lines), key[0])
+    return all(child in drop or _key(lines[child]) is None for child in below)
+
+
+def _indent(line: bytes) -> int:
+    return len(line) - len(line.lstrip(b" "))
 
 
 def _unneeded(lines: list[bytes], index: int, indent: int, value: bytes) -> set[int]:
@@ -79,7 +104,7 @@ def _children(lines: list[bytes], start: int, end: int, indent: int) -> list[int
 
 def _is_deeper(line: bytes, indent: int) -> bool:
     bare = line.strip()
-    return not bare or bare.startswith(b"#") or len(line) - len(line.lstrip(b" ")) >= indent
+    return not bare or bare.startswith(b"#") or _indent(line) >= indent
 
 
 def _key(line: bytes) -> tuple[int, bytes, bytes] | None:
@@ -93,6 +118,7 @@ operation = Operation(
     name="netplan-mac",
     heading="Remove MAC addresses from netplan's configuration",
     description="Interfaces that are found by this machine's MAC address are found by their name "
-    "(enp1s0, eth0), where that is one; otherwise a clone would have no network.",
+    "(enp1s0, eth0), where that is one; otherwise a clone would have no network. An address that "
+    "an interface shall pretend to have goes, too.",
     plan=_plan,
 )

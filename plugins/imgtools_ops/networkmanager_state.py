@@ -15,8 +15,12 @@ STATE = (
     "/var/lib/NetworkManager/seen-bssids",
     "/var/lib/NetworkManager/timestamps",
 )
-# The card that a connection is for; cloned-mac-address is what the card shall pretend.
-LINE = re.compile(rb"^[ \t]*mac-address[ \t]*=.*\n?", re.MULTILINE)
+# The card that a connection is for, and what it shall pretend, unless that is a word (random).
+LINE = re.compile(
+    rb"^[ \t]*(?:mac-address[ \t]*=.*"
+    rb"|cloned-mac-address[ \t]*=[ \t]*(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}[ \t]*$)\n?",
+    re.MULTILINE,
+)
 
 
 def _plan(guest: Guest, _: Mapping[str, Any]) -> Iterator[Action]:
@@ -30,6 +34,7 @@ operation = Operation(
     name="networkmanager-state",
     heading="Remove NetworkManager's leases, secret and MAC addresses",
     description="Leases, times and networks seen; the secret from which addresses and DHCP IDs "
-    "are made; and in connections the MAC address of the card that they are for.",
+    "are made; and in connections the MAC address of the card that they are for, or that it shall "
+    "pretend to have.",
     plan=_plan,
 )

@@ -32,5 +32,6 @@ operation = Operation(
     name="package-manager-cache",
     heading="Remove the packages that were downloaded",
     description="Caches of apt, apk, dnf, yum, zypper, pacman, xbps and PackageKit.",
+    order=95,  # after customize: also what its programs make
     plan=_plan,
 )

@@ -9,6 +9,7 @@ operation = Operation(
     heading="Remove the seeds of random numbers",
     description="Clones that begin with one seed may make the same keys. systemd, OpenRC and "
     "boot loaders write a new one.",
+    order=95,  # after customize: also what its programs make
     plan=lambda guest, _: remove(
         guest,
         "/var/lib/systemd/random-seed",

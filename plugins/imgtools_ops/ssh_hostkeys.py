@@ -58,5 +58,6 @@ operation = Operation(
     heading="Remove the SSH host keys",
     description="With one key, each clone can pass for another. New ones are made at the next "
     f"boot; where the distribution does not do that itself (Debian, Ubuntu) {UNIT} does.",
+    order=95,  # after customize: also what its programs make
     plan=_plan,
 )

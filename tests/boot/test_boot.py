@@ -104,6 +104,51 @@ ln -s ../proof.service {wants}/proof.service
     assert all(one.removeprefix("key ") not in told for found in keys for one in found)
 
 
+def test_a_customized_guest_does_at_its_first_boot_what_was_asked(
+    image: Callable[[str], Path], tmp_path: Path
+) -> None:
+    disk = overlay(image("debian-plain"), tmp_path / "guest.qcow2")
+    secret = tmp_path / "secret"
+    secret.write_text("its new password\n")
+    script = tmp_path / "facts"
+    # Root need not know a password to be alice; daemon must.
+    script.write_text("""\
+#!/bin/bash
+exec > /dev/ttyS1
+echo "name $(hostname) at $(date +%Z)"
+become() { setpriv --reuid daemon --clear-groups su alice -c 'id -un' 2>/dev/null; }
+echo "right $(become < /root/typed)"
+echo "wrong $(echo another password | become)"
+sleep 3600 &
+""")
+    done = imgtools(
+        "customize", "-a", disk, "--hostname", "booted.example.com", "--timezone", "Asia/Tokyo",
+        "--password", f"alice:file:{secret}", "--upload", f"{secret}:/root/typed",
+        "--firstboot-command", "echo 'the first fails'; exit 3",
+        "--firstboot", script,
+        "--firstboot-command", "systemd-run sh -c "
+        "'while [ -e /usr/lib/imgtools-firstboot ]; do sleep 1; done; systemctl poweroff'",
+    )  # fmt: skip
+    assert done.code == 0, done.stderr
+    (said,) = boot(disk)
+    lines = said.replace(b"\r", b"").splitlines()
+    assert lines == [b"name booted.example.com at JST", b"right alice", b"wrong "]
+    log = imgtools("cat", "--engine", "direct", "-a", disk, "/root/virt-sysprep-firstboot.log")
+    ended = re.findall(
+        rb"^(?:the first fails|=== (\S+) ended with status (\d+))$", log.stdout, re.MULTILINE
+    )
+    assert ended == [
+        (b"", b""),
+        (b"0001-echo-the-first-fails-exit-3", b"3"),
+        (b"0002-facts", b"0"),
+        (b"0003-systemd-run-sh-c-while-e-usr-lib-imgtools-firstboot-do-sleep", b"0"),
+    ]
+    for path in "/usr/lib", "/etc/systemd/system", "/etc/systemd/system/multi-user.target.wants":
+        names = imgtools("ls", "--engine", "direct", "-a", disk, path).stdout.decode().split()
+        assert names
+        assert not [name for name in names if "firstboot" in name]
+
+
 def test_a_changed_guest_comes_up_with_the_change(
     image: Callable[[str], Path], tmp_path: Path
 ) -> None:

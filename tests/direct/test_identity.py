@@ -23,7 +23,10 @@ PLANTED = {
     "etc/shadow": "root:!:1::::::\nann:$y$j9T$abcdefgh$ijklmnop:1::::::\n",
     "etc/machine-id": "uninitialized\n",
     "etc/ssh/ssh_host_rsa_key": "",
-    "etc/netplan/50-net.yaml": "match: {macaddress: 52:54:00:AA:bb:cc}\n",
+    "etc/netplan/50-net.yaml": "e:\n  eth0:\n    macaddress: '52:54:00:AA:bb:cc'\n",
+    "etc/netplan/60-net.yaml": "e:\n  eth1:\n    match:\n      macaddress: 52:54:00:AA:bb:cd\n",
+    "etc/systemd/network/a.network": "[Match]\nMACAddress=52:54:00:AA:bb:cd\n",
+    "var/lib/snapd/state.json": '{"data":{"auth":{"device":{"brand":"generic"}}}}',
     "etc/iscsi/initiatorname.iscsi": "GenerateName=yes\n",
     "root/.bash_history": "ls\n",
     "srv/ann/.ssh/id_ed25519": "secret\n",
@@ -76,6 +79,8 @@ def test_each_kind_is_found_and_what_is_unset_is_not(tmp_path: Path) -> None:
         ("clash", "mac-address", "/etc/netplan/50-net.yaml"),
         ("clash", "random-seed", "/var/lib/systemd/random-seed"),
         ("leak", "history", "/root/.bash_history"),
+        ("leak", "mac-address", "/etc/netplan/60-net.yaml"),
+        ("leak", "mac-address", "/etc/systemd/network/a.network"),
         ("leak", "user-key", "/srv/ann/.ssh/id_ed25519"),
         ("note", "authorized-keys", "/srv/ann/.ssh/authorized_keys"),
         ("note", "password", "/etc/shadow"),
@@ -94,7 +99,7 @@ def test_a_prepared_guest_is_safe_and_two_share_what_is_equal(tmp_path: Path) ->
     both = imgtools("identity", *raw, one, two)
     assert both.code == 0  # nothing that they share clashes
     kinds = {line.split()[1] for line in both.lines}
-    assert kinds == {"user-key", "authorized-keys", "password"}
+    assert kinds == {"user-key", "authorized-keys", "mac-address", "password"}
     three = plant(tmp_path, "three", PLANTED)
     four = plant(tmp_path, "four", PLANTED)
     clash = imgtools("identity", *raw, three, four, "--json")

@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from fixtures import sysprep
-from tests.sysprep_plans import BUNDLED, OPERATIONS, Plan, each_alone, expected, together
+from tests.sysprep_plans import BUNDLED, ELSEWHERE, OPERATIONS, Plan, each_alone, expected, together
 
 pytestmark = pytest.mark.direct
 Image = Callable[[str], Path]
 
-UPSTREAM = {  # of virt-sysprep 1.56, True for what it does by default
+UPSTREAM = {  # of virt-sysprep 1.56, True for what is done by default
     "abrt-data": True, "backup-files": True, "bash-history": True, "blkid-tab": True,
-    "ca-certificates": False, "crash-data": True, "cron-spool": True, "dhcp-client-state": True,
+    "ca-certificates": False, "crash-data": True, "cron-spool": True, "customize": True,
+    "dhcp-client-state": True,
     "dhcp-server-state": True, "dovecot-data": True, "firewall-rules": False,
     "flag-reconfiguration": False, "fs-uuids": False, "ipa-client": True, "kerberos-data": False,
-    "kerberos-hostkeytab": True, "logfiles": True, "lvm-system-devices": True, "machine-id": True,
+    "kerberos-hostkeytab": True, "logfiles": True, "lvm-system-devices": True, "lvm-uuids": False,
+    "machine-id": True,
     "mail-spool": True, "net-hostname": True, "net-hwaddr": True, "net-nmconn": True,
     "pacct-log": True, "package-manager-cache": True, "pam-data": True, "passwd-backups": True,
     "puppet-data-log": True, "rh-subscription-manager": True, "rhn-systemid": True,
-    "rpm-db": True, "samba-db-log": True, "smolt-uuid": True, "ssh-hostkeys": True,
+    "rpm-db": True, "samba-db-log": True, "script": True, "smolt-uuid": True, "ssh-hostkeys": True,
     "ssh-userdir": True, "sssd-db-log": True, "tmp-files": True, "udev-persistent-net": True,
     "user-account": False, "utmp": True, "yum-uuid": True, "zsh-history": True,
 }  # fmt: skip
+
+# On purpose.
+OTHER_DEFAULTS = {"lvm-uuids": False}
 
 # What no trace was planted for: the phony guest's own, and what is made.
 OWN: dict[str, Plan] = {
@@ -51,8 +57,25 @@ def test_all_of_upstream_is_there_with_its_default() -> None:
     assert OPERATIONS[-1].name == "machine-id"
 
 
-# lvm-uuids has nothing to do here: tests/appliance/test_uuids.py
-@pytest.mark.parametrize("name", [one.name for one in OPERATIONS if one.name != "lvm-uuids"])
+def test_all_of_the_installed_virt_sysprep_is_there_with_its_default() -> None:
+    words = ["virt-sysprep", "--list-operations"]
+    lines = subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()
+    theirs = {line.split()[0]: line.split()[1] == "*" for line in lines}
+    known = {one.name: one.default for one in OPERATIONS}
+    assert {name: known.get(name) for name in theirs} == {**theirs, **OTHER_DEFAULTS}
+
+
+def test_an_operation_without_a_trace_has_a_test() -> None:
+    tests = Path(__file__).parents[1]
+    for name, file in ELSEWHERE.items():
+        assert name in {one.name for one in OPERATIONS}
+        assert name in (tests / file).read_text(encoding="utf-8")
+
+
+PLANNED = [one.name for one in OPERATIONS if one.name in OWN or one.name not in ELSEWHERE]
+
+
+@pytest.mark.parametrize("name", PLANNED)
 def test_each_alone_takes_its_traces_and_nothing_else(name: str, plans: dict[str, Plan]) -> None:
     wanted = expected(sysprep.traces("fedora")).get(name, set()) | OWN.get(name, set())
     assert plans[name] == wanted
@@ -74,7 +97,10 @@ def test_every_heading_is_one_line_without_a_full_stop() -> None:
         assert 10 < len(one.heading) < 70, one.name
         assert not one.heading.endswith("."), one.name
         assert one.description.endswith("."), one.name
-        assert all(option.name in option.help or one.name in option.help for option in one.options)
+        if one.name != "customize":  # whose options are those of a command
+            assert all(
+                option.name in option.help or one.name in option.help for option in one.options
+            )
 
 
 def test_the_document_lists_every_operation_with_its_default() -> None:

@@ -73,6 +73,8 @@ def choose(handle: Any, config: Config, accelerator: str) -> Template:
         raise NoTemplateError(f"{variable} is set")
     if handle.get_network():
         raise NoTemplateError("the appliance needs a network")
+    if handle.get_smp() > 1:
+        raise NoTemplateError("the appliance needs several processors")
     found = template.find(config, _facts(handle, config, accelerator))
     if not found.faster:
         raise NoTemplateError("a stock launch is faster on this host")

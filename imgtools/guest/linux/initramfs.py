@@ -22,6 +22,7 @@ from imgtools.errors import GuestOperationError
 
 MAX_PACKED = 1 << 30
 MAX_UNPACKED = 4 << 30
+MAX_FOUND = 10_000
 _PIECE = 256 << 10
 _OUT = 1 << 20
 _LZ4_BLOCK = 8 << 20  # lib/decompress_unlz4.c: LZ4_DEFAULT_UNCOMPRESSED_CHUNK_SIZE
@@ -87,6 +88,22 @@ def scan(stream: BinaryIO, text: Text) -> list[Part]:
             raise GuestOperationError("has checksums of its files", hint="make it again without")
         parts.append(Part(method=method, start=start, end=reader.offset, found=found))
     return parts
+
+
+def matches(stream: BinaryIO, pattern: re.Pattern[bytes], longest: int) -> set[tuple[bytes, ...]]:
+    """The groups of what ``pattern`` matches, at most ``longest`` bytes; no more than `MAX_FOUND`.
+
+    Raises what `scan` raises.
+    """
+    found: set[tuple[bytes, ...]] = set()
+
+    def look(data: bytes) -> bool:
+        if len(found) < MAX_FOUND:
+            found.update(one.groups() for one in pattern.finditer(data))
+        return False
+
+    scan(stream, Text(names=look, replace=bytes, longest=longest))
+    return found
 
 
 def rewritten(stream: BinaryIO, parts: Iterable[Part], text: Text) -> Iterator[bytes]:

@@ -7,10 +7,10 @@ of several steps all must be idle.
 
 from __future__ import annotations
 
-from imgtools.guest.steps.base import Done, Step, Verb
+from imgtools.guest.steps.base import Done, Nothing, Step, Verb
 from imgtools.guest.steps.boot import RewriteInitramfs
 from imgtools.guest.steps.content import AppendLine, Content, Edit, Rewrite, Truncate, Write
-from imgtools.guest.steps.devices import RenewLvm, SetUuid
+from imgtools.guest.steps.devices import ClearSwap, ClearSwapFile, RenewLvm, SetUuid
 from imgtools.guest.steps.names import Link, Mkdir, Move, Remove, Touch
 from imgtools.guest.steps.permissions import Chmod, Chown
 
@@ -18,12 +18,15 @@ __all__ = [
     "AppendLine",
     "Chmod",
     "Chown",
+    "ClearSwap",
+    "ClearSwapFile",
     "Content",
     "Done",
     "Edit",
     "Link",
     "Mkdir",
     "Move",
+    "Nothing",
     "Remove",
     "RenewLvm",
     "Rewrite",

@@ -18,7 +18,7 @@ from imgtools.model import Stat
 
 CHUNK = 1 << 20
 
-Verb = Literal["written", "edited", "made", "removed", "changed", "moved", "copied"]
+Verb = Literal["written", "edited", "made", "removed", "changed", "moved", "copied", "ran", "noted"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +49,22 @@ class Always:
         """Never certain."""
         del tree
         return False
+
+
+class Nothing:
+    """A step that changes nothing, for what is only told."""
+
+    __slots__ = ()
+
+    def idle(self, tree: GuestTree) -> bool:
+        """Always."""
+        del tree
+        return True
+
+    def perform(self, guest: GuestFiles) -> list[Done]:
+        """Do nothing."""
+        del guest
+        return []
 
 
 def absent(tree: GuestTree, path: bytes) -> bool:

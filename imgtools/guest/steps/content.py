@@ -165,13 +165,20 @@ class Rewrite:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppendLine(Always):
-    """Add a line to the end of a file, with the file's own line ending."""
+    """Add a line to the end of a file, with the file's own line ending.
+
+    ``create`` makes the file where there is none.
+    """
 
     path: bytes
     line: str
+    create: bool = False
 
     def perform(self, guest: GuestFiles) -> list[Done]:
         """Add it, after a line break where the last line has none."""
+        if self.create and not guest.exists(self.path):
+            guest.create(self.path, [])
+            set_mode(guest, self.path, "0644")
         with guest.open(self.path) as stream:
             size = guest.stat(self.path).size
             head = stream.read(4096)

@@ -37,3 +37,29 @@ class RenewLvm(Always):
         self.tell(changed)
         detail = ", ".join(f"{old} -> {new}" for old, new in changed.items())
         return [Done(verb="changed", path=b"LVM", detail=f"ids {detail}")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClearSwap(Always):
+    """Write zeros over the content of the swap space on ``device``."""
+
+    device: str
+    detail: str
+
+    def perform(self, guest: GuestFiles) -> list[Done]:
+        """Unmount everything, and do it."""
+        guest.unmounted().clear_swap(self.device)
+        path = self.device.encode("utf-8", errors="surrogateescape")
+        return [Done(verb="changed", path=path, detail=self.detail)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClearSwapFile(Always):
+    """Write zeros over the content of a swap file."""
+
+    path: bytes
+
+    def perform(self, guest: GuestFiles) -> list[Done]:
+        """Do it."""
+        guest.clear_swap(self.path)
+        return [Done(verb="changed", path=self.path)]

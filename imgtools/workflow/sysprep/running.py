@@ -17,8 +17,10 @@ from imgtools.errors import (
     GuestFileNotFoundError,
     GuestOperationError,
     ImgtoolsError,
+    MissingToolError,
+    UsageError,
 )
-from imgtools.guest.mounting import MountRequest
+from imgtools.guest.mounting import MountRequest, refuse_unmounted
 from imgtools.guest.opening import Session
 from imgtools.guest.steps import Done
 from imgtools.guest.tree import GuestTree
@@ -29,16 +31,21 @@ from imgtools.workflow.files import guest_tree
 from imgtools.workflow.selection import DiskArguments, run_selected, select_one
 
 Values = Mapping[str, Any]
+"""The options of operations; an `imgtools.api.Values` where their order matters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """What one operation does to the guest; ``applies`` is False for another family's."""
+    """What one operation does to the guest; ``applies`` is False for another family's.
+
+    ``notes`` are what it tells and does not change.
+    """
 
     operation: Operation
     actions: tuple[Action, ...]
     applies: bool = True
     notices: tuple[Notice, ...] = ()
+    notes: tuple[Action, ...] = ()
 
     @property
     def freed(self) -> int:
@@ -70,7 +77,7 @@ def sysprep(
     operation that failed, with the images as they were.
     """
     if how.dry_run:
-        return _dry_run(arguments, operations, values, mounts)
+        return _dry_run(arguments, operations, values, mounts, how)
     step = _Sysprep(operations=operations, values=values)
     result: Result = change(arguments, [step], how, command="sysprep", mounts=mounts)
     return Report(
@@ -90,11 +97,14 @@ def _dry_run(
     operations: Sequence[Operation],
     values: Values,
     mounts: Sequence[MountRequest],
+    how: How,
 ) -> Report:
     selection = select_one(arguments)
 
     def task(session: Session) -> list[Prepared]:
-        return prepare(guest_tree(session, mounts), operations, values)
+        tree = guest_tree(session, mounts)
+        refuse_unmounted(how.mount_options, (one.mountpoint for one in tree.mounts))
+        return prepare(tree, operations, values)
 
     outcome = run_selected(task, selection, arguments)
     return Report(
@@ -105,10 +115,19 @@ def _dry_run(
     )
 
 
-def prepare(tree: GuestTree, operations: Sequence[Operation], values: Values) -> list[Prepared]:
-    """Plan every operation on the guest as it is."""
+def prepare(
+    tree: GuestTree,
+    operations: Sequence[Operation],
+    values: Values,
+    kept: Iterable[bytes] = (),
+) -> list[Prepared]:
+    """Plan every operation on the guest as it is.
+
+    What an earlier one makes in any case (`Action.always`) is not removed, nor are ``kept``.
+    """
     guest = Guest(tree)
     gone: set[bytes] = set()
+    made = set(kept)
     prepared = []
     for operation in operations:
         guest.warnings.clear()
@@ -116,9 +135,11 @@ def prepare(tree: GuestTree, operations: Sequence[Operation], values: Values) ->
             prepared.append(Prepared(operation=operation, actions=(), applies=False))
             continue
         try:
-            wanted = _wanted(tree, operation.plan(guest, values), gone)
+            wanted = _wanted(tree, operation.plan(guest, values), gone, made)
         except DirectError:
             raise  # the appliance will be asked
+        except (UsageError, MissingToolError):
+            raise
         except ImgtoolsError as error:
             raise _failed(operation, error) from error
         except Exception as error:  # a plugin's own fault
@@ -127,33 +148,58 @@ def prepare(tree: GuestTree, operations: Sequence[Operation], values: Values) ->
                 "the image is as it was",
                 hint=f"leave it out with --operations -{operation.name}, and tell its author",
             ) from error
+        made |= _made(tree, wanted)
         notices = tuple(
             Notice(code=f"sysprep.{operation.name}", message=text) for text in guest.warnings
         )
-        prepared.append(Prepared(operation=operation, actions=tuple(wanted), notices=notices))
+        prepared.append(
+            Prepared(
+                operation=operation,
+                actions=tuple(one for one in wanted if one.verb != "noted"),
+                notices=notices,
+                notes=tuple(one for one in wanted if one.verb == "noted"),
+            )
+        )
     return prepared
 
 
-def _wanted(tree: GuestTree, actions: Iterable[Action], gone: set[bytes]) -> list[Action]:
-    """The actions whose path no earlier one removes; ``gone`` grows by what these remove."""
+def _made(tree: GuestTree, actions: Iterable[Action]) -> set[bytes]:
+    """The places of what actions make in any case."""
+    verbs = ("written", "edited", "made", "changed", "copied")
+    paths = (one.path for one in actions if one.always and one.verb in verbs)
+    return {_resolved(tree, path) for path in paths if path.startswith(b"/")}
+
+
+def _wanted(
+    tree: GuestTree, actions: Iterable[Action], gone: set[bytes], made: set[bytes]
+) -> list[Action]:
+    """The actions whose path no earlier one removes or makes; ``gone`` takes what they remove."""
     wanted = []
     for action in actions:
-        if action.unmounted:
+        if action.always or action.unmounted:
             wanted.append(action)
             continue
-        parts = _resolved(tree, action.path).split(b"/")
+        path = _resolved(tree, action.path)
+        parts = path.split(b"/")
         if any(b"/".join(parts[:depth]) in gone for depth in range(2, len(parts) + 1)):
+            continue
+        if action.verb in ("removed", "changed") and _holds(path, made):
             continue
         wanted.append(action)
         if action.verb == "removed":
-            gone.add(b"/".join(parts))
+            gone.add(path)
     return wanted
+
+
+def _holds(path: bytes, made: set[bytes]) -> bool:
+    """True if ``path`` is one of ``made``, or a folder that holds one."""
+    return path in made or any(one.startswith(path + b"/") for one in made)
 
 
 def _resolved(tree: GuestTree, path: bytes) -> bytes:
     try:
         return tree.resolve(path, follow_last=False)
-    except GuestFileNotFoundError:
+    except GuestOperationError:
         return path  # in a folder that an action before this one makes
 
 
@@ -182,17 +228,32 @@ class _Sysprep:
         if not self.prepared:
             self.prepared = prepare(guest, self.operations, self.values)
         done: list[Done] = []
-        for unmounted in True, False:
-            for index, one in enumerate(self.prepared):
-                try:
-                    actions = [
-                        self._one(action, guest, done) if action.unmounted is unmounted else action
-                        for action in one.actions
-                    ]
-                except GuestOperationError as error:
-                    raise _failed(one.operation, error) from error
-                self.prepared[index] = replace(one, actions=tuple(actions))
+        for number, planned in enumerate(self.prepared):
+            self.prepared[number] = self._do(planned, guest, done, unmounted=True)
+        made: set[bytes] = set()
+        changed = False
+        for number, planned in enumerate(self.prepared):
+            one = planned
+            if changed and not any(action.unmounted for action in one.actions):
+                # Programs may have run since the plan was made, and left what must go.
+                [one] = prepare(guest, [planned.operation], self.values, made)
+            made |= _made(guest, one.actions)
+            self.prepared[number] = self._do(one, guest, done, unmounted=False)
+            changed = changed or any(action.always for action in one.actions)
         return done
+
+    def _do(
+        self, one: Prepared, guest: GuestFiles, done: list[Done], *, unmounted: bool
+    ) -> Prepared:
+        """Do the actions on devices or those on files; the operation as it is to be reported."""
+        try:
+            actions = [
+                self._one(action, guest, done) if action.unmounted is unmounted else action
+                for action in one.actions
+            ]
+        except GuestOperationError as error:
+            raise _failed(one.operation, error) from error
+        return replace(one, actions=tuple(actions))
 
     def _one(self, action: Action, guest: GuestFiles, done: list[Done]) -> Action:
         """Do one action; the action as it is to be reported."""
@@ -206,6 +267,7 @@ def _perform(action: Action, guest: GuestFiles) -> list[Done]:
     try:
         return action.step.perform(guest)
     except GuestFileNotFoundError:
-        if action.verb == "removed":
+        # A script that ran before it may have removed it.
+        if action.verb in ("removed", "edited"):
             return []
         raise

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from imgtools.errors import UsageError
-from imgtools.guest.mounting import MountRequest, parse_mount, parse_mounts
+from imgtools.errors import GuestOperationError, UsageError
+from imgtools.guest.mounting import (
+    MountRequest,
+    parse_mount,
+    parse_mount_options,
+    parse_mounts,
+    refuse_unmounted,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -52,3 +58,31 @@ def test_together_they_need_a_root_and_no_place_twice() -> None:
         parse_mounts(["/dev/sda2:/boot"])
     with pytest.raises(UsageError, match="one mountpoint"):
         parse_mounts(["/dev/sda1", "/dev/sda2:/"])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", {}),
+        ("/:noatime", {b"/": "noatime"}),
+        ("/:rw,nodiratime;/boot/:sync;", {b"/": "rw,nodiratime", b"/boot": "sync"}),
+        ("/a:context=x:y", {b"/a": "context=x:y"}),
+    ],
+)
+def test_mount_options(text: str, expected: dict[bytes, str]) -> None:
+    assert parse_mount_options(text) == expected
+
+
+@pytest.mark.parametrize("text", ["/", "/:", "boot:sync", ":sync", "/:a;/:b", "/b:x;/b/:y"])
+def test_bad_mount_options(text: str) -> None:
+    with pytest.raises(UsageError, match="--mount-options"):
+        parse_mount_options(text)
+
+
+def test_mount_options_of_what_is_not_mounted() -> None:
+    refuse_unmounted({b"/": "sync"}, [b"/", b"/boot"])
+    with pytest.raises(
+        GuestOperationError, match="nothing of the guest is mounted on /srv"
+    ) as error:
+        refuse_unmounted({b"/srv": "sync"}, [b"/", b"/boot"])
+    assert error.value.hint == "there are: /, /boot"

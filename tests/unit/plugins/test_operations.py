@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import zlib
+from pathlib import Path
+
 import pytest
 
+from fixtures.cpio import archive
+from imgtools.api import Values
 from imgtools.errors import GuestOperationError
-from tests.unit.plugins.guests import after, make_tree, plan
+from imgtools.guest.tree import GuestTree
+from imgtools.workflow.sysprep.running import prepare
+from tests.unit.plugins.guests import BY_NAME, after, make_tree, plan
 
 pytestmark = pytest.mark.unit
 
@@ -27,14 +34,17 @@ FEDORA = {"etc/os-release": b"ID=fedora\nVERSION_ID=40\n"}
         # set-name before match
         (
             b"e:\n  eth0:\n    set-name: eth0\n    match: {macaddress: 52:54:00:12:34:56}\n",
-            b"e:\n  eth0:\n",
+            b"e:\n  eth0: {}\n",
         ),
         # another name than the interface's own
         (b"e:\n  eth0:\n    match: {macaddress: 52:54:00:12:34:56}\n    set-name: lan\n", None),
         # netplan's own word for it
         (b"e:\n  id0:\n    match:\n      macaddress: 52:54:00:12:34:56\n", None),
         # what the card shall pretend
-        (b"e:\n  eth0:\n    macaddress: 52:54:00:12:34:56\n", None),
+        (b"e:\n  br:\n    macaddress: '52:54:00:12:34:56'\n", b"e:\n  br: {}\n"),
+        (b"e:\n  br:\n    macaddress: 52:54:00:12:34:56\n    mtu: 9\n", b"e:\n  br:\n    mtu: 9\n"),
+        (b"e:\n  br:\n    macaddress: permanent\n", None),
+        (b"macaddress: 52:54:00:12:34:56\n", None),
         # by driver or name
         (b"e:\n  eth0:\n    match: {name: 'en*'}\n", None),
         (b"e:\n  all:\n    match:\n      name: 'en*'\n    dhcp4: true\n", None),
@@ -51,6 +61,32 @@ def test_netplan(text: bytes, expected: bytes | None) -> None:
     )
     again = make_tree({"etc/netplan/a.yaml": text if expected is None else expected})
     assert plan("netplan-mac", again) == []
+
+
+# --- other network files -------------------------------------------------------------------------
+
+SUSE = {"etc/os-release": b'ID=opensuse-leap\nID_LIKE="suse opensuse"\n'}
+IFCFG = b"BOOTPROTO='dhcp'\nLLADDR='52:54:00:12:34:56'\nHWADDR=52:54:00:12:34:57\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({**SUSE, "etc/sysconfig/network/ifcfg-eth0": IFCFG}, b"BOOTPROTO='dhcp'\n"),
+        ({**FEDORA, "etc/sysconfig/network-scripts/ifcfg-a": b"MACADDR=random\n"}, None),
+        (
+            {**DEBIAN, "etc/network/interfaces": b"a\n hwaddress 52:54:00:12:34:56 # old\nb\n"},
+            b"a\nb\n",
+        ),
+        ({**DEBIAN, "etc/network/interfaces.d/x": b"hwaddress ether random\n"}, None),
+    ],
+)
+def test_macs_in_interfaces_files(files: dict[str, bytes], expected: bytes | None) -> None:
+    path = "/" + list(files)[1]
+    tree = make_tree(files)
+    found = after("net-hwaddr", tree, path)
+    assert found == (files[path[1:]] if expected is None else expected)
+    assert plan("net-hwaddr", tree) == ([] if expected is None else [f"edited {path}"])
 
 
 # --- cloud-init ----------------------------------------------------------------------------------
@@ -241,11 +277,148 @@ def test_a_key_with_which_something_is_encrypted_stays() -> None:
     assert plan("credential-secret", make_tree({**secret, "etc/credstore.encrypted/a": b""})) == []
 
 
-@pytest.mark.parametrize("text", [b"", b"[]", b"{", b'{"data":{"auth":null}}', b"\xff"])
-def test_a_state_of_snapd_that_makes_no_sense_stays(text: bytes) -> None:
-    assert plan("snapd-identity", make_tree({"var/lib/snapd/state.json": text})) == []
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(b"", b"[]", b"{", b'{"data":{"auth":null}}', b"\xff", b"[" * 100_000),
+        b'{"data":{"auth":{"device":{"brand":"acme","key-id":"K","serial":"S"}}}}',
+    ],
+)
+def test_a_state_of_snapd_that_makes_no_sense_or_is_of_another_brand_stays(text: bytes) -> None:
+    key = {"var/lib/snapd/device/private-keys-v1/k": b"k"}
+    assert plan("snapd-identity", make_tree({"var/lib/snapd/state.json": text, **key})) == []
 
 
 def test_a_link_to_the_leases_is_no_database() -> None:
     tree = make_tree({"var/lib/dhcpd/dhcpd.leases": "/nowhere"})
     assert plan("dhcp-server-state", tree) == ["removed /var/lib/dhcpd/dhcpd.leases"]
+
+
+# --- customize -----------------------------------------------------------------------------------
+
+
+def test_what_customize_writes_is_not_removed_by_those_that_come_after_it() -> None:
+    tree = make_tree({
+        **DEBIAN,
+        "etc/ssh/ssh_host_rsa_key": b"old", "etc/ssh/ssh_host_ed25519_key": b"old",
+        "etc/passwd": b"root:x:0:0::/root:/bin/sh\n", "root/.bash_history": b"old",
+        "root/.ssh/id_rsa": b"old", "log/a": b"", "var/log": "/log",
+    })  # fmt: skip
+    values = Values()
+    values.given = (
+        ("write", "/etc/ssh/ssh_host_rsa_key:mine"),
+        ("write", "/var/log/a:mine"),
+        ("run-command", "true"),
+        ("write", "/root/.ssh/authorized_keys:mine"),
+    )
+    chosen = ("bash-history", "ssh-userdir", "customize", "logfiles", "ssh-hostkeys")
+    with_programs = make_tree({**DEBIAN, "bin/sh": program()})
+    assert customized(with_programs, chosen, values)
+    values.given = tuple(one for one in values.given if one[0] != "run-command")
+    assert customized(tree, chosen, values) == [
+        "removed /root/.bash_history",
+        "removed /root/.ssh/id_rsa",
+        "written /etc/ssh/ssh_host_rsa_key",
+        "written /var/log/a",
+        "written /root/.ssh/authorized_keys",
+        "removed /etc/ssh/ssh_host_ed25519_key",
+    ]
+
+
+def customized(tree: GuestTree, names: tuple[str, ...], values: Values) -> list[str]:
+    chosen = sorted((BY_NAME[name] for name in names), key=lambda one: (one.order, one.name))
+    prepared = prepare(tree, chosen, values)
+    return [f"{one.verb} {one.path.decode()}" for each in prepared for one in each.actions]
+
+
+def program() -> bytes:
+    """The beginning of one for this host."""
+    return Path("/proc/self/exe").read_bytes()[:64]
+
+
+def test_a_store_of_authorities_that_cannot_be_made_anew_here_is_a_warning() -> None:
+    certificate = "usr/local/share/ca-certificates/ipa-ca.crt"
+    tree = make_tree({**DEBIAN, certificate: b"x", "usr/sbin/update-ca-certificates": b"#!"})
+    [prepared] = prepare(tree, [BY_NAME["ipa-client"]], {})
+    assert [one.verb for one in prepared.actions] == ["removed"]
+    [notice] = prepared.notices
+    assert "until /usr/sbin/update-ca-certificates runs in the guest" in notice.message
+
+
+# --- the report of the initramfs -----------------------------------------------------------------
+
+
+def notes(files: dict[str, object]) -> list[str]:
+    [prepared] = prepare(make_tree({**DEBIAN, **files}), [BY_NAME["dracut-hostonly"]], {})
+    assert prepared.actions == ()
+    return [f"{one.path.decode()}: {one.detail}" for one in prepared.notes]
+
+
+INSIDE = {
+    "etc/machine-id": b"0" * 32,
+    "etc/dropbear/dropbear_rsa_host_key": b"key",
+    "usr/lib/dracut/hostonly-files": b"xx",
+    "usr/lib/dracut/hostonly-kernel-modules.txt": b"xx",
+    "etc/passwd": b"root",
+}
+
+
+def test_an_initramfs_and_its_configuration_are_told_of() -> None:
+    packed = archive({"kernel/x": b"x"}) + zlib.compress(archive(INSIDE), wbits=31)
+    assert notes({"boot/initrd.img-6": packed, "boot/initrd.img": "initrd.img-6"}) == [
+        "/boot/initrd.img-6: holds the machine's ID: etc/machine-id",
+        "/boot/initrd.img-6: holds an SSH host key: etc/dropbear/dropbear_rsa_host_key",
+        (
+            "/boot/initrd.img-6: holds only the drivers for this machine's devices: "
+            "usr/lib/dracut/hostonly-files and 1 more"
+        ),
+    ]
+    assert notes({"etc/default/grub": b'X="quiet BOOTIF=01-52-54-00-12-34-56 ip=dhcp"\n'}) == [
+        "/etc/default/grub: a kernel option for this machine: BOOTIF=01-52-54-00-12-34-56"
+    ]
+    entry = "boot/loader/entries/" + "0" * 32 + "-6.conf"
+    assert notes({entry: b"options quiet\n"}) == [
+        f"/{entry}: boot entries have the machine's ID in their names"
+    ]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"boot/initrd.img-6": archive({"etc/machine-id": b"", "my/etc/machine-id": b"0" * 32})},
+        {"boot/initrd.img-6": b""},
+        {"etc/dracut.conf.d/a.conf": b"#hostonly=yes\nhostonly=no\n"},
+        {"etc/initramfs-tools/conf.d/resume": b"RESUME=none\n"},
+        {"etc/default/grub": b"ip=dhcp\n"},
+        {},
+    ],
+)
+def test_what_is_no_trace_of_the_machine_is_not_told(files: dict[str, object]) -> None:
+    assert notes(files) == []
+
+
+def test_a_damaged_initramfs_is_a_warning() -> None:
+    tree = make_tree({"boot/initrd.img-6": b"nonsense"})
+    [prepared] = prepare(tree, [BY_NAME["dracut-hostonly"]], {})
+    assert prepared.notes == ()
+    assert "/boot/initrd.img-6: is no initramfs" in prepared.notices[0].message
+
+
+# --- swap ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (bytes(4086) + b"SWAPSPACE2" + bytes(9000), []),
+        (bytes(4086) + b"SWAPSPACE2" + bytes(8999) + b"x", ["changed /swapfile"]),
+        (bytes(65526) + b"SWAPSPACE2" + b"x", ["changed /swapfile"]),
+        (b"x" + bytes(65525) + b"SWAPSPACE2", []),
+        (b"no swap space" * 999, []),
+        (b"", []),
+    ],
+)
+def test_a_swap_file_is_cleared_if_it_has_content(content: bytes, expected: list[str]) -> None:
+    fstab = b"/swapfile none swap sw 0 0\n/dev/sda2 none swap sw 0 0\n/gone none swap sw 0 0\n"
+    tree = make_tree({"etc/fstab": fstab, "swapfile": content})
+    assert plan("swap-contents", tree) == expected
