@@ -7,7 +7,6 @@ nothing of click.  Values are validated here, so that a typing error in a file i
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -76,7 +75,7 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
 
 def _read_file(path: Path, *, explicit: bool) -> dict[str, object]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, PermissionError) as error:
         if isinstance(error, PermissionError) and explicit:
             raise ConfigError(f"{path}: {error.strerror} (IMGTOOLS_CONFIG)") from None
@@ -84,7 +83,13 @@ def _read_file(path: Path, *, explicit: bool) -> dict[str, object]:
         if explicit:
             raise ConfigError(f"{path}: no such configuration file (IMGTOOLS_CONFIG)") from None
         return {}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+    import tomllib  # which takes its time to load, and hardly anybody has such a file
+
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: {error}") from None
 
 

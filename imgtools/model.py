@@ -18,15 +18,22 @@ Conventions, everywhere in imgtools:
 from __future__ import annotations
 
 import stat as _stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol
 
 EngineName = Literal["direct", "appliance"]
 
-KNOWN_FORMATS = ("raw", "qcow2", "qcow", "vmdk", "vdi", "vpc", "vhdx", "qed", "luks", "parallels")
-"""Image formats by qemu's names; ``vpc`` is VHD."""
+READ_ONLY_FORMATS = ("bochs", "cloop", "dmg")
+"""Formats of image files that qemu reads and never writes."""
+KNOWN_FORMATS = (
+    *("raw", "qcow2", "qcow", "vmdk", "vdi", "vpc", "vhdx", "qed", "luks", "parallels"),
+    *READ_ONLY_FORMATS,
+)
+"""Formats of image files by qemu's names; ``vpc`` is VHD."""
+UNFILED_FORMATS = ("vvfat", "nbd")
+"""What can be read as a disk and is no image file: a folder, shown as a FAT; an export of NBD."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +68,11 @@ class DiskRequest:
         """What to call this disk in messages."""
         return self.uri if self.uri is not None else str(self.path)
 
+    @property
+    def unfiled(self) -> bool:
+        """True for what is no image file or block device of this host."""
+        return self.path is None or self.format in UNFILED_FORMATS
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeySpec:
@@ -80,7 +92,8 @@ class ImageLayer:
     ``path`` is absolute; ``format`` is certain (stated, or vetted); ``virtual_size`` in bytes;
     ``extents`` are further files that belong to the layer (VMDK extents, a qcow2 data-file),
     vetted as well, as absolute paths.  ``snapshot_table`` is where the L1 table of the internal
-    snapshot to read lies: its offset in bytes and its number of entries.
+    snapshot to read lies: its offset in bytes and its number of entries.  ``node`` is qemu's block
+    node of what is no file (``path`` is then a name only); nothing but qemu can read that.
     """
 
     path: Path
@@ -88,6 +101,7 @@ class ImageLayer:
     virtual_size: int
     extents: tuple[Path, ...] = ()
     snapshot_table: tuple[int, int] | None = None
+    node: Mapping[str, Any] | None = field(default=None, hash=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -93,6 +93,8 @@ def _beside_extents(path: Path, layer: ImageLayer, name: Callable[[Path], str]) 
 
 
 def _layer_node(layer: ImageLayer, backing: Node | None, name: Callable[[Path], str]) -> Node:
+    if layer.node is not None:
+        return dict(layer.node)
     # LUKS on the whole disk is opened in the appliance, with the keys, like any LUKS volume.
     driver = "raw" if layer.format == "luks" else layer.format
     if layer.snapshot_table is not None:

@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -35,6 +36,8 @@ PACKAGE_OF = {
     "supermin": "supermin",
 }
 
+
+_inherited: ContextVar[tuple[int, ...]] = ContextVar("inherited", default=())
 
 Child = subprocess.Popen[bytes]
 """A running program, for those who may not import subprocess."""
@@ -120,6 +123,20 @@ def run(
 
 
 @contextlib.contextmanager
+def inheriting(fds: Sequence[int]) -> Iterator[None]:
+    """Give these descriptors to every program that the block starts.
+
+    The locks that they carry are then held until the program has ended, also when we are killed
+    before: nobody else uses an image that a qemu-img without its imgtools still writes.
+    """
+    token = _inherited.set((*_inherited.get(), *fds))
+    try:
+        yield
+    finally:
+        _inherited.reset(token)
+
+
+@contextlib.contextmanager
 def running(argv: Sequence[str], *, pass_fds: Sequence[int] = ()) -> Iterator[Child]:
     """Run ``argv`` beside the block, which reads its stdout; it is killed when the block ends.
 
@@ -141,7 +158,7 @@ def running(argv: Sequence[str], *, pass_fds: Sequence[int] = ()) -> Iterator[Ch
 
 
 @contextlib.contextmanager
-def streaming(argv: Sequence[str]) -> Iterator[IO[bytes]]:
+def streaming(argv: Sequence[str], *, pass_fds: Sequence[int] = ()) -> Iterator[IO[bytes]]:
     """Run ``argv`` beside the block, which reads its stdout to the end.
 
     Raises MissingToolError, and ToolError after the block when the program failed.
@@ -149,7 +166,9 @@ def streaming(argv: Sequence[str]) -> Iterator[IO[bytes]]:
     program = find_tool(argv[0])
     with (
         tempfile.TemporaryFile() as err,
-        _spawned([program, *argv[1:]], stdout=subprocess.PIPE, stderr=err) as child,
+        _spawned(
+            [program, *argv[1:]], stdout=subprocess.PIPE, stderr=err, pass_fds=pass_fds
+        ) as child,
     ):
         assert child.stdout is not None
         try:
@@ -194,7 +213,7 @@ def _spawned(
                 stdout=stdout,
                 stderr=stderr,
                 env={**os.environ, "LC_ALL": "C", **(env or {})},
-                pass_fds=tuple(pass_fds),
+                pass_fds=(*pass_fds, *_inherited.get()),
                 start_new_session=True,
             )
         yield child

@@ -20,6 +20,7 @@ from imgtools.errors import (
     ImageError,
     ImageUnreadableError,
     ImageUnsupportedError,
+    SpaceError,
     ToolError,
 )
 from imgtools.model import Disk
@@ -46,7 +47,8 @@ def make_overlay(
     Its virtual size is the disk's, or ``size`` bytes.
 
     Opens the pinned chain in qemu-img first: damage is one line now and not a failed
-    launch later.  Raises ImageError and its kin, MissingToolError, ApplianceSpaceError.
+    launch later.  Raises ImageError and its kin, MissingToolError, ApplianceSpaceError,
+    or SpaceError for one at ``path``.
     """
     node = chain_node(disk, folder, index)
     size = size or _probe_size(disk, node)
@@ -62,12 +64,14 @@ def make_overlay(
             ]
         )
     except ToolError as error:
-        ours = path.parent == folder
-        raise ApplianceSpaceError(
-            f"cannot make an overlay in {folder.parent if ours else path.parent}: {error.message}",
-            hint="free some space there, or set TMPDIR to a folder on another disk"
-            if ours
-            else "free some space there, or name a folder on another disk with --workdir",
+        if path.parent == folder:
+            raise ApplianceSpaceError(
+                f"cannot make an overlay in {folder.parent}: {error.message}",
+                hint="free some space there, or set TMPDIR to a folder on another disk",
+            ) from error
+        raise SpaceError(
+            f"cannot make an overlay in {path.parent}: {error.message}; the image is as it was",
+            hint="free some space there, or name a folder on another disk with --workdir",
         ) from error
     return Overlay(path=path, blockdev=json.dumps({**node, "node-name": name}), virtual_size=size)
 

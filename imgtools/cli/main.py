@@ -99,9 +99,14 @@ def run(argv: list[str]) -> int:
         # Writing the rest would only raise again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
-    except (KeyboardInterrupt, click.Abort):
-        _tell("interrupted", code="interrupted", exit_code=128 + signal.SIGINT, argv=argv)
-        return 128 + signal.SIGINT
+    except (KeyboardInterrupt, click.Abort) as error:
+        code, hint = 128 + signal.SIGINT, _noted(error)
+        _tell("interrupted", code="interrupted", hint=hint, exit_code=code, argv=argv)
+        return code
+    except SystemExit as error:
+        if (hint := _noted(error)) and isinstance(error.code, int):
+            _tell("interrupted", code="interrupted", hint=hint, exit_code=error.code, argv=argv)
+        raise
     except click.UsageError as error:
         hint = f"try: {error.ctx.command_path} --help" if error.ctx else None
         return _fail(UsageError(error.format_message(), hint=hint), argv)
@@ -149,6 +154,16 @@ def _tell(
         separator = "; " if exit_code == EXIT_USAGE else " -- "
         line += separator + safe_text(hint)
     print(line, file=sys.stderr)
+
+
+def _noted(error: BaseException) -> str | None:
+    """What those whose work was interrupted noted on the exception: how it is undone."""
+    notes: list[str] = []
+    found: BaseException | None = error
+    while found is not None:
+        notes += getattr(found, "__notes__", [])
+        found = found.__cause__
+    return "; ".join(notes) or None
 
 
 def _debugging(argv: list[str]) -> bool:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from imgtools.cli.options import Output, output_options
 from imgtools.cli.render import finish, print_json, safe_text, tell
 from imgtools.errors import ImgtoolsError
+
+if TYPE_CHECKING:
+    from imgtools.workflow.recovering import Recovered
 
 EPILOG = """\b
 Examples:
@@ -20,6 +24,9 @@ A commit that was interrupted (power cut, kill -9, full disk) leaves its complet
 record beside the image.  Until it is finished, reading commands show the new state through the
 overlay, and the next writing command finishes it first; this does it now.  What was interrupted
 before its commit began is thrown away: the image is as it was.
+
+A run on the image itself that was killed (rebase, snapshot, a guest) may leave counts of clusters
+that are too high, which harms nothing; of an image that is named they are set right.
 """
 
 _WORDS = {
@@ -54,7 +61,7 @@ def command(output: Output, only_list: bool, untrusted: bool, args: tuple[str, .
         rows = [
             {
                 "images": one.interrupted.images if one.interrupted else [one.image],
-                "action": one.interrupted.action if one.interrupted else None,
+                "action": _action(one),
                 "command": one.interrupted.command if one.interrupted else None,
                 "started": one.interrupted.started if one.interrupted else None,
                 "done": one.done,
@@ -68,8 +75,19 @@ def command(output: Output, only_list: bool, untrusted: bool, args: tuple[str, .
             words_ = _WORDS[one.interrupted.action][0 if not one.done else 1]
             images = safe_text(", ".join(one.interrupted.images))
             print(f"{images}: {one.interrupted.command} of {one.interrupted.started}: {words_}")
+        elif one.counts and not output.json and one.failure is None:
+            what = (
+                "were too high, and are set right" if one.done else "are too high: to be set right"
+            )
+            print(f"{safe_text(one.image)}: its counts of clusters {what}")
     if not found:
         tell("nothing was interrupted")
     for failure in failures:
         tell(failure.message + (f" -- {failure.hint}" if failure.hint else ""))
     return failures[0].exit_code if failures else finish(output, ())
+
+
+def _action(one: Recovered) -> str | None:
+    if one.interrupted is not None:
+        return one.interrupted.action
+    return "mend" if one.counts else None

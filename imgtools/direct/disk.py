@@ -31,7 +31,7 @@ def open_disk(disk: Disk, *, cache_blocks: int = CACHE_BLOCKS) -> Cached:
 
 def _open_layer(layer: ImageLayer, backing: BlockStream | None) -> BlockStream:
     opener = _OPENERS.get(layer.format)
-    if opener is None:
+    if opener is None or layer.node is not None:
         raise DirectUnsupportedError(f"{layer.path}: the direct engine cannot read {layer.format}")
     if backing is not None and layer.format != "qcow2":
         raise DirectUnsupportedError(f"{layer.path}: {layer.format} on top of another image")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from imgtools.errors import ToolError
 from imgtools.nodes import Node, spec
 from imgtools.process import run
 
@@ -16,4 +17,8 @@ def change(node: Node, name: str, options: Sequence[str], source: Node | None = 
     Raises ToolError.
     """
     other = () if source is None else ("-b", spec(source))
-    run(["qemu-img", "bitmap", *options, *other, "--", spec(node), name], timeout=_TIMEOUT)
+    argv = ["qemu-img", "bitmap", *options, *other, "--", spec(node), name]
+    done = run(argv, timeout=_TIMEOUT)
+    if done.stderr.strip():
+        # Bitmaps are stored when the image is closed, and then qemu only complains of a failure.
+        raise ToolError(f"qemu-img: {done.last_error_line()}")

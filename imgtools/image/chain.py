@@ -112,7 +112,8 @@ def refuse_fatal(header: ImageHeader, *, unlock: bool = False) -> None:
     if header.encrypted and header.format != "luks" and not unlock:
         raise EncryptedError(
             f"{header.path}: the {header.format} image itself is encrypted ({header.encryption})",
-            hint="make a plain copy first: imgtools convert --source-key-file FILE",
+            hint="compare, map, measure and convert take its key from a file; for all else make "
+            "a plain copy first: imgtools convert --source-key-file FILE",
         )
 
 

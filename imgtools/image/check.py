@@ -19,6 +19,8 @@ from imgtools.process import running
 
 Repair = Literal["leaks", "all"]
 MAX_MESSAGES = 100
+MARKS = "ERROR OFLAG_COPIED"
+"""How qemu says that a mark "used once" does not fit the count of the cluster."""
 _MAX_LINE = 1 << 16
 _MAX_TABLE = 8 << 30  # bytes of counters that qemu-img may need
 
@@ -31,6 +33,8 @@ class Check:
 
     ``end`` is where the last cluster in use ends, in bytes; the numbers of clusters are None where
     the format does not count them.  ``messages`` are qemu's first ones, of ``said`` in all.
+    ``counts_only``: nothing is wrong but counts that are too high and marks that follow from them,
+    as a killed qemu leaves them.
     """
 
     state: Literal["ok", "corrupt", "leaks"]
@@ -45,6 +49,7 @@ class Check:
     compressed_clusters: int | None = None
     messages: tuple[str, ...] = ()
     said: int = 0
+    counts_only: bool = False
 
 
 def run_check(path: Path, node: nodes.Node, repair: Repair | None = None) -> Check:
@@ -82,6 +87,7 @@ def run_check(path: Path, node: nodes.Node, repair: Repair | None = None) -> Che
         compressed_clusters=_number(facts, "compressed-clusters"),
         messages=heard.messages,
         said=heard.said,
+        counts_only=status == 3 or (status == 2 and heard.marks and not heard.damage),
     )
 
 
@@ -112,12 +118,14 @@ class _Heard(NamedTuple):
     facts: Mapping[str, Any] | None
     messages: tuple[str, ...]
     said: int
+    marks: bool
+    damage: bool
 
 
 def _listen(stream: IO[bytes]) -> _Heard:
     """Read messages (bounded) and the JSON object that ends them."""
     messages: list[str] = []
-    said, answer = 0, b""
+    said, answer, marks, damage = 0, b"", False, False
     while line := stream.readline(_MAX_LINE):
         if line == b"{\n" or answer:
             answer = answer + line if len(answer) < _MAX_LINE * 4 else answer
@@ -125,6 +133,8 @@ def _listen(stream: IO[bytes]) -> _Heard:
         text = line.decode(errors="replace").strip()
         if not text:
             continue
+        marks |= text.startswith(MARKS)
+        damage |= text.startswith("ERROR") and not text.startswith(MARKS)
         said += 1
         if len(messages) == MAX_MESSAGES:
             messages.pop()  # the last one says why it ended
@@ -133,7 +143,7 @@ def _listen(stream: IO[bytes]) -> _Heard:
         facts = json.loads(answer) if answer else None
     except (ValueError, RecursionError):
         facts = None
-    return _Heard(facts if isinstance(facts, dict) else None, tuple(messages), said)
+    return _Heard(facts if isinstance(facts, dict) else None, tuple(messages), said, marks, damage)
 
 
 def _number(facts: Mapping[str, Any], name: str) -> int | None:

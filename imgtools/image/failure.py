@@ -13,7 +13,13 @@ _OPTIONS = re.compile(
     r"|not supported|unsupported|does not support|can ?not be used|mutually exclusive",
     re.IGNORECASE,
 )
+_LIMIT = re.compile(r"\btoo (large|big)\b|max size", re.IGNORECASE)
 _KEY = re.compile(r"Invalid password|cannot unlock any keyslot")
+
+
+def wrong_key(text: str) -> bool:
+    """True for qemu-img's words about a key that opens nothing."""
+    return _KEY.search(text) is not None
 
 
 def failure(error: ToolError, about: str, names: Mapping[str, str]) -> ImgtoolsError:
@@ -29,8 +35,10 @@ def failure(error: ToolError, about: str, names: Mapping[str, str]) -> ImgtoolsE
         text = f"{about}: {text}"
     if any(word in text for word in _SPACE):
         return SpaceError(f"{text}; nothing was kept", hint="free some space, or write elsewhere")
-    if _KEY.search(text):
+    if wrong_key(text):
         return EncryptedError(f"{text}: the key does not open it", hint="check the key")
+    if _LIMIT.search(text):
+        return UsageError(text, hint="choose a format that takes such a size: qcow2, raw")
     if _OPTIONS.search(text):
         return UsageError(text, hint="the options of a format: qemu-img create -f FORMAT -o help")
     return ToolError(text)

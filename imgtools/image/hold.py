@@ -44,6 +44,10 @@ class Hold:
         self.path = path
         self._fd = fd
 
+    def fileno(self) -> int:
+        """The open file that carries the locks."""
+        return self._fd
+
     def take_exclusive(self) -> None:
         """Before the image itself is written: nobody may count on it any more.
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from imgtools.errors import ImageError, ToolError
+from imgtools.image.check import MARKS
 from imgtools.image.job import run_job
 from imgtools.image.vet import vet
 from imgtools.model import ImageLayer
@@ -21,7 +22,7 @@ from imgtools.nodes import Node, chain_node, spec
 from imgtools.process import running
 
 _CORRUPT, _LEAKS = 2, 3  # exit status of qemu-img check; 3: leaked clusters and nothing worse
-_MARKS = b"ERROR OFLAG_COPIED"
+_MARKS = MARKS.encode()
 _SPEC = re.compile(r"'?json:\{.*\}'?:? ?")
 _CHECKED = ("qcow2", "qed")
 
@@ -53,6 +54,21 @@ def mend_leaks(layer: ImageLayer, folder: Path) -> bool:
         _repair(name, "all")
         if _look(name).status:
             raise _damaged(layer.path)
+    return dirty or bool(found.status)
+
+
+def left_by_a_killed_run(layer: ImageLayer, folder: Path) -> bool:
+    """Is there something that `mend_leaks` would set right?  Nothing is written.
+
+    Raises ImageError for damage, ToolError.
+    """
+    if layer.format not in _CHECKED:
+        return False
+    found = _look(spec(chain_node([layer], folder)))
+    # A dirty image has no counts to be compared with: they are all to be made anew.
+    dirty = vet(layer.path, layer.format).dirty
+    if found.damage and not dirty:
+        raise _damaged(layer.path)
     return dirty or bool(found.status)
 
 

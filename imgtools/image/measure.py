@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from imgtools.errors import ToolError
@@ -50,7 +49,7 @@ def measure(
     that do not fit, and ToolError.
     """
     what = ["--size", str(source)] if isinstance(source, int) else [spec(source)]
-    with secrets({}) if keys is not None else _any_key(options) as stand_in:
+    with secrets({TARGET: None if keys else any_key(options)}) as stand_in:
         found = keys or stand_in
         argv = ["qemu-img", "measure", "--output=json", *found.words, "-O", target_format]
         argv += [*joined(options), *snapshot_words(snapshot), *what]
@@ -66,6 +65,6 @@ def measure(
     )
 
 
-def _any_key(options: Mapping[str, str]) -> AbstractContextManager[Secrets]:
-    """No size depends on what the key is, but qemu-img wants one."""
-    return secrets({TARGET: b"any" if "key" in " ".join(options) else None})
+def any_key(options: Mapping[str, str]) -> bytes | None:
+    """A key for ``options`` that want one: no size depends on what it is."""
+    return b"any" if any("key-secret" in name for name in options) else None

@@ -1,15 +1,15 @@
 """Make an image whole or not at all: in a folder of its own beside the target, then renamed.
 
 The folder ``.NAME.imgtools-partial`` holds the file under its final name, so that formats of
-several files (VMDK extents) have the right names in them.  It is locked (flock) while we live: a
-folder that nobody locks is what a killed run left, and the next run removes it.
+several files (VMDK extents) have the right names in them.  It is locked (flock) while we, or our
+qemu-img, live: a folder that nobody locks is what a killed run left, and the next run removes it,
+with what that run had half put into place (see ``placing``).
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -23,6 +23,8 @@ from imgtools.errors import (
     ReadOnlyError,
     RefusedError,
 )
+from imgtools.image.placing import put_into_place, take_back
+from imgtools.process import inheriting
 
 SUFFIX = ".imgtools-partial"
 _LONGEST = 255  # bytes of a name (Linux, NAME_MAX)
@@ -47,29 +49,51 @@ def refuse_existing(target: Path, *, force: bool, sources: Iterable[Path] = ()) 
 def new_file(target: Path, *, force: bool = False, sources: Iterable[Path] = ()) -> Iterator[Path]:
     """A path to write the image ``target`` at; put into place, synced, when the block succeeds.
 
-    Whatever ends the block leaves nothing behind, and an older ``target`` as it was.  Raises
-    RefusedError (see `refuse_existing`), InUseError when another imgtools is making the same file,
-    ReadOnlyError, ImageNotFoundError for a folder that is not there, and ImageError.
+    Whatever ends the block leaves nothing behind, and an older ``target`` as it was.  Of a link
+    the file behind it is replaced, in the folder where that lies.  Raises RefusedError (see
+    `refuse_existing`), InUseError when another imgtools is making the same file, ReadOnlyError,
+    ImageNotFoundError for a folder that is not there, and ImageError.
     """
     refuse_existing(target, force=force, sources=sources)
     if target.exists() and not target.is_file():
         # Even with force: a rename would put a file in place of /dev/null.
         raise RefusedError(f"{target}: is no file", hint="name a file that may be replaced")
-    # The file itself is replaced, not a link to it.
+    target = behind_links(target)
     folder = partial_folder(target)
     fd = _claim(folder, target)
     try:
-        yield folder / target.name
-        _put_into_place(folder, target, force=force)
+        with inheriting([fd]):
+            yield folder / target.name
+        try:
+            put_into_place(folder, target, force=force)
+        except OSError as error:
+            raise ImageError(f"{target}: cannot be written: {error.strerror}") from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            take_back(folder)
+            shutil.rmtree(folder, ignore_errors=True)
         os.close(fd)
+
+
+def behind_links(target: Path) -> Path:
+    """Where a file called ``target`` really lies: a link may lead to another disk.
+
+    Raises RefusedError for links that lead in a circle.
+    """
+    if not target.is_symlink():
+        return target
+    real = Path(os.path.realpath(target))
+    if real.is_symlink():
+        raise RefusedError(f"{target}: is a link that leads nowhere", hint="remove the link")
+    return real
 
 
 def partial_folder(target: Path) -> Path:
     """Where `new_file` makes ``target``."""
     name = f".{target.name}{SUFFIX}"
     if len(os.fsencode(name)) > _LONGEST:
+        import hashlib  # which takes its time to load, for a name that hardly anybody has
+
         name = f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()}{SUFFIX}"
     return target.absolute().parent / name
 
@@ -93,6 +117,7 @@ def leftover(folder: Path, *, remove: bool = False) -> bool:
         if not os.path.samestat(os.fstat(fd), folder.lstat()):
             return False
         if remove:
+            take_back(folder)
             _empty(folder)
             folder.rmdir()
     except BlockingIOError:
@@ -118,18 +143,24 @@ def _claim(folder: Path, target: Path) -> int:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(fd), folder.lstat()):
+                    take_back(folder)
                     _empty(folder)
                     return fd
         except BlockingIOError:
             os.close(fd)
-            raise InUseError(
-                f"{target}: another imgtools is writing it", hint="wait until it is done"
-            ) from None
+            raise _being_written(target) from None
         except OSError as error:
             os.close(fd)
             raise _cannot_write(folder, error) from error
         os.close(fd)  # another run has just removed it: once more
-    raise InUseError(f"{target}: another imgtools is writing it", hint="wait until it is done")
+    raise _being_written(target)
+
+
+def _being_written(target: Path) -> InUseError:
+    return InUseError(
+        f"{target}: another imgtools, or the qemu-img of one that was killed, is writing it",
+        hint="wait until it is done, or end that process",
+    )
 
 
 def _empty(folder: Path) -> None:
@@ -146,43 +177,3 @@ def _cannot_write(folder: Path, error: OSError) -> ImgtoolsError:
     return ReadOnlyError(
         f"{folder}: cannot be written: {error.strerror}", hint="write to another folder"
     )
-
-
-def _put_into_place(folder: Path, target: Path, *, force: bool) -> None:
-    """Sync and rename: the files that ``target`` names first, so that it is never short of one."""
-    try:
-        made = sorted(folder.iterdir(), key=lambda path: path.name == target.name)
-        if not made or made[-1].name != target.name:
-            raise ImageError(f"{target}: was not made")
-        for path in made:
-            _sync(path)
-        for path in made[:-1]:
-            refuse_existing(target.with_name(path.name), force=force)
-        for path in made:
-            _rename(path, target.with_name(path.name), force=force)
-        _sync(target.absolute().parent)
-    except OSError as error:
-        raise ImageError(f"{target}: cannot be written: {error.strerror}") from error
-
-
-def _rename(path: Path, target: Path, *, force: bool) -> None:
-    if not force:
-        try:
-            target.hardlink_to(path)  # unlike a rename never replaces
-        except FileExistsError:
-            raise RefusedError(
-                f"{target}: has just been made by another program", hint="--force overwrites it"
-            ) from None
-        except OSError:  # a file system without hard links
-            refuse_existing(target, force=False)
-        else:
-            return
-    path.replace(target)
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from imgtools.errors import ToolError
+from imgtools.image.secret import Secrets
+from imgtools.nodes import Node, spec
 from imgtools.process import run
 
 TIMEOUT = 30.0
@@ -48,28 +50,34 @@ def info(path: Path, image_format: str) -> QemuInfo:
 
     Raises MissingToolError, ToolTimeoutError, and ToolError when qemu-img refuses the image.
     """
+    words = ["--force-share", "--image-opts", image_options(path, image_format)]
+    return _record(_info(words, f"qemu-img cannot read {path}: ", str(path)))
+
+
+def node_size(node: Node, keys: Secrets = Secrets()) -> int:  # noqa: B008 (immutable)
+    """The size in bytes of what qemu-img opens as ``node``.  Raises as `info` does."""
+    return _record(_info([*keys.words, spec(node)], "", "", keys.fds)).virtual_size
+
+
+def _info(
+    words: Sequence[str], about: str, name: str, pass_fds: Sequence[int] = ()
+) -> Mapping[str, object]:
     completed = run(
-        [
-            "qemu-img",
-            "info",
-            "--output=json",
-            "--force-share",
-            "--image-opts",
-            image_options(path, image_format),
-        ],
+        ["qemu-img", "info", "--output=json", *words],
         timeout=TIMEOUT,
         max_output=MAX_OUTPUT,
         check=False,
+        pass_fds=pass_fds,
     )
     if completed.returncode != 0:
-        raise ToolError(f"qemu-img cannot read {path}: {completed.last_error_line()}")
+        raise ToolError(f"{about}{completed.last_error_line()}")
     try:
         facts = json.loads(completed.stdout)
     except (ValueError, RecursionError):
         facts = None
     if not isinstance(facts, dict):
-        raise ToolError(f"qemu-img info {path}: its answer is not the expected JSON")
-    return _record(facts)
+        raise ToolError(f"qemu-img info {name}: its answer is not the expected JSON")
+    return facts
 
 
 def _record(facts: Mapping[str, object]) -> QemuInfo:

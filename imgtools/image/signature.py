@@ -22,6 +22,10 @@ VHDX = b"vhdxfile"
 QED = b"QED\0"
 LUKS = b"LUKS\xba\xbe"
 PARALLELS = (b"WithoutFreeSpace", b"WithouFreSpacExt")
+BOCHS = b"Bochs Virtual HD Image\0"
+CLOOP = b"#!/bin/sh\n#V2.0 Format\n"
+KOLY = b"koly"
+KOLY_SIZE = 512
 VDI = 0xBEDA107F
 VDI_OFFSET = 64
 
@@ -38,12 +42,14 @@ _AT_START: tuple[tuple[str, bytes], ...] = (
     ("qed", QED),
     ("luks", LUKS),
     *(("parallels", magic) for magic in PARALLELS),
+    ("bochs", BOCHS),
+    ("cloop", CLOOP),
 )
 
 
 def detect(source: Source) -> str:
     """Tell the format by signature; ``raw`` when there is none."""
-    head = source.peek(0, 16)
+    head = source.peek(0, 32)
     for name, magic in _AT_START:
         if head.startswith(magic):
             return name
@@ -53,7 +59,9 @@ def detect(source: Source) -> str:
         return "vmdk"
     # Last, since a guest writes the end of its raw disk as easily as the beginning: only a
     # footer that is right in every part makes a fixed VHD, and that shows the same bytes.
-    return "vpc" if has_fixed_vhd_footer(source) else "raw"
+    if has_fixed_vhd_footer(source):
+        return "vpc"
+    return "dmg" if has_dmg_trailer(source) else "raw"
 
 
 def is_vdi(source: Source) -> bool:
@@ -86,3 +94,21 @@ def vhd_checksum_fits(raw: bytes, position: int) -> bool:
     (stored,) = struct.unpack(">I", raw[position : position + 4])
     total = sum(raw) - sum(raw[position : position + 4])
     return bool(stored == ~total & 0xFFFF_FFFF)
+
+
+def koly_offset(source: Source) -> int | None:
+    """Where qemu finds the trailer of a dmg: the first "koly" of the last sectors, else None."""
+    # The size is rounded up to sectors; 515 bytes are looked at (dmg_find_koly_offset).
+    begin = max(0, -(-source.size // 512) * 512 - 1023)
+    found = source.peek(begin, 515).find(KOLY)
+    return None if found < 0 else begin + found
+
+
+def has_dmg_trailer(source: Source) -> bool:
+    """True for a trailer of the only version that there is, in a file called ``.dmg``.
+
+    qemu goes by the name alone; a guest that can write the end of its raw disk cannot rename it.
+    """
+    return source.path.suffix.lower() == ".dmg" and source.peek(
+        source.size - KOLY_SIZE, 12
+    ) == KOLY + struct.pack(">II", 4, KOLY_SIZE)

@@ -101,4 +101,7 @@ _VETTERS = {
     "qed": ("vet_small", "vet_qed"),
     "luks": ("vet_small", "vet_luks"),
     "parallels": ("vet_small", "vet_parallels"),
+    "bochs": ("vet_readonly", "vet_bochs"),
+    "cloop": ("vet_readonly", "vet_cloop"),
+    "dmg": ("vet_dmg", "vet"),
 }

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import stat
@@ -78,8 +77,7 @@ def state_folder() -> Path:
 def record_path(image: Path) -> Path:
     """Where the record of ``image`` (a resolved path) lies."""
     if image.is_block_device():
-        name = hashlib.sha256(os.fsencode(image)).hexdigest()[:32]
-        return state_folder() / name
+        return state_folder() / _digest(image)
     return image.with_name(hidden_name(image.name, ".imgtools"))
 
 
@@ -88,7 +86,13 @@ def hidden_name(name: str, suffix: str) -> str:
     full = f".{name}{suffix}"
     if len(os.fsencode(full)) <= _NAME_MAX:
         return full
-    return f".{hashlib.sha256(os.fsencode(name)).hexdigest()[:32]}{suffix}"
+    return f".{_digest(name)}{suffix}"
+
+
+def _digest(name: str | Path) -> str:
+    import hashlib  # which takes its time to load, for names that hardly anybody has
+
+    return hashlib.sha256(os.fsencode(name)).hexdigest()[:32]
 
 
 # --- writing -------------------------------------------------------------------------------------

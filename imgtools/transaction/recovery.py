@@ -15,7 +15,7 @@ from imgtools.appliance.overlay import chain_node
 from imgtools.errors import ImgtoolsError, InUseError, JournalError, ToolError
 from imgtools.image.hold import hold_for_change, holding
 from imgtools.model import Disk
-from imgtools.process import run, signals_later
+from imgtools.process import inheriting, run, signals_later
 from imgtools.transaction import record as records
 from imgtools.transaction.commit import CHECK_TIMEOUT, Resize, write_all
 from imgtools.transaction.record import Record, RecordedDisk, identity_of
@@ -146,7 +146,8 @@ def _finish(record: Record, resolve: Resolve) -> None:
         overlays = [Path(disk.overlay) for disk in record.disks]
         for one in disks:
             _mend(one)
-        write_all(disks, overlays, resizes_of(record))
+        with inheriting([hold.fileno() for hold in holds]):
+            write_all(disks, overlays, resizes_of(record))
         for hold in holds:
             hold.sync()
         for one in disks:

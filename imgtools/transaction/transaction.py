@@ -15,7 +15,7 @@ from imgtools.errors import CommitError, InUseError, ReadOnlyError, RefusedError
 from imgtools.image.children import overlays_of
 from imgtools.image.hold import Hold, holding
 from imgtools.model import Disk
-from imgtools.process import signals_later
+from imgtools.process import inheriting, signals_later
 from imgtools.transaction import record as records
 from imgtools.transaction import space
 from imgtools.transaction.commit import check_overlay, sync_overlay, write_all
@@ -119,7 +119,8 @@ class Transaction:
         for overlay in self.overlays:
             sync_overlay(overlay)
         committing = replace(self._record, state="committing")
-        with signals_later():
+        holds = [hold.fileno() for hold in self._holds]
+        with signals_later(), inheriting(holds):
             self._committing = True
             try:
                 records.write(committing)

@@ -25,7 +25,7 @@ from imgtools.image.newfile import new_file, refuse_existing
 from imgtools.model import DiskRequest, Notice
 from imgtools.nodes import chain_node
 from imgtools.transaction.record import has_record
-from imgtools.workflow.held import refuse_running
+from imgtools.workflow.held import held, refuse_running
 from imgtools.workflow.images import private_folder
 from imgtools.workflow.opening import finish_interrupted
 from imgtools.workflow.shellwords import command_line
@@ -72,8 +72,7 @@ def undo(request: DiskRequest, kept_file: Path, *, force: bool) -> None:
     path = _path(request)
     kept = read_kept(kept_file)
     refuse_running([path])
-    with holding([(path, True)]) as (hold,):
-        hold.take_exclusive()
+    with held([path]):
         restore(kept, path, force=force)
 
 
@@ -87,6 +86,13 @@ def _look(request: DiskRequest, *, untrusted: bool) -> Checked:
     with holding([(one, False) for one in (path, *link.extents)]), private_folder() as folder:
         link = _link(request, untrusted=untrusted)
         found = run_check(path, chain_node([link.layer()], folder))
+    if found.counts_only:
+        line = command_line(["imgtools", "recover", path])
+        message = (
+            f"{path}: counts of clusters are too high, as a killed run leaves them; no data is at "
+            f"risk, and this sets them right: {line}"
+        )
+        notices.append(Notice(code="image.counts", message=message))
     return _checked(request, link.header, found, notices=tuple(notices))
 
 
@@ -99,10 +105,8 @@ def _repair(
     finish_interrupted(path, untrusted=untrusted)
     link = _link(request, untrusted=untrusted)
     files = (path, *link.extents)
-    with holding([(one, True) for one in files]) as holds, private_folder() as folder:
+    with held(files) as holds, private_folder() as folder:
         link = _link(request, untrusted=untrusted)
-        for hold in holds:
-            hold.take_exclusive()
         before = _before(request, link, folder)
         if before is not None and before.fine:
             return before
@@ -113,7 +117,7 @@ def _repair(
             found = run_check(path, node, repair)
             for hold in holds:
                 hold.sync()
-        kept = _settle(path, target, mtime=repair == "leaks")
+            kept = _settle(path, target, mtime=repair == "leaks")
         header = _link(request, untrusted=untrusted).header
     notices = _of_overlays(path) if repair == "all" and kept is not None else ()
     return _checked(request, header, found, kept=kept, notices=notices)
@@ -161,13 +165,31 @@ def _settle(path: Path, target: Path, *, mtime: bool) -> Path | None:
 
 @contextlib.contextmanager
 def _way_back(path: Path, kept: Path) -> Iterator[None]:
-    """Say in the hint of an error how the image is given back what it was."""
+    """Say in the hint of an error, or of Ctrl-C, how the image is given back what it was.
+
+    Where the image was not written to yet, the copy is of no use and goes.
+    """
     try:
         yield
-    except ImgtoolsError as error:
+    except BaseException as error:
+        if not _written_to(path, kept):
+            kept.unlink(missing_ok=True)
+            raise
         undoing = command_line(["imgtools", "image", "check", "--restore", kept, path])
-        error.hint = f"undo what was done of it: {undoing}"
+        hint = f"undo what was done of it: {undoing}"
+        if isinstance(error, ImgtoolsError):
+            error.hint = hint
+        else:
+            error.add_note(hint)
         raise
+
+
+def _written_to(path: Path, kept: Path) -> bool:
+    try:
+        before, now = read_kept(kept), path.stat()
+    except (ImgtoolsError, OSError):
+        return True
+    return (now.st_size, now.st_mtime_ns) != (before.size, before.mtime_ns)
 
 
 def _link(request: DiskRequest, *, untrusted: bool) -> Link:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +10,12 @@ from typing import Any
 from imgtools.errors import UsageError
 from imgtools.image.comparing import Difference, compare, map_extents
 from imgtools.image.job import Report
+from imgtools.image.readable import is_encrypted, opened_size, source_node
+from imgtools.image.secret import SOURCE, secrets
 from imgtools.model import Disk, DiskRequest, Notice
-from imgtools.nodes import chain_node
 from imgtools.workflow.images import private_folder, to_read
+
+_IDS = ("first", "second")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,18 +34,28 @@ def compare_images(
     strict: bool,
     untrusted: bool,
     make_report: Callable[[int], Any],
+    given: tuple[bytes | None, bytes | None] = (None, None),
 ) -> Compared:
     """Compare two images; ``make_report(bytes)`` gives a context whose value is told the part done.
 
     Without ``strict`` a longer image is the same when the rest of it is zeros, with a warning.
-    Raises as `to_read` does, and ImageError.
+    ``given`` are the keys of encrypted images; the first one's serves both if it is the only one.
+    Raises as `to_read` does, ImageError, UsageError for a key that opens nothing.
     """
-    with to_read([first, second], untrusted=untrusted) as disks, private_folder() as folder:
-        one, two = (chain_node(disk.layers, folder, index) for index, disk in enumerate(disks))
-        sizes = (disks[0].layers[0].virtual_size, disks[1].layers[0].virtual_size)
+    with (
+        to_read([first, second], untrusted=untrusted, unlock=any(given)) as disks,
+        private_folder() as folder,
+        secrets(dict(zip(_IDS, given, strict=True))) as keys,
+    ):
+        ids = _keys_of(disks, given)
+        one, two = (
+            source_node(disk, folder, key=ids[index], index=index)
+            for index, disk in enumerate(disks)
+        )
+        sizes = opened_size(disks[0], one, keys), opened_size(disks[1], two, keys)
         report: Report
         with make_report(max(sizes)) as report:
-            difference = compare(one, two, strict=strict, report=report)
+            difference = compare(one, two, strict=strict, report=report, keys=keys)
     notices = []
     if difference is None and sizes[0] != sizes[1]:
         message = (
@@ -53,17 +66,39 @@ def compare_images(
     return Compared(difference=difference, sizes=sizes, notices=tuple(notices))
 
 
+def _keys_of(
+    disks: Sequence[Disk], given: tuple[bytes | None, bytes | None]
+) -> tuple[str | None, str | None]:
+    """The ids of the secrets that open each of the two.  Raises EncryptedError, UsageError."""
+    first, second = (None if key is None else name for key, name in zip(given, _IDS, strict=True))
+    if first is None or second is not None:
+        return first, second
+    locked = [is_encrypted(disk) for disk in disks]
+    # A key that fits neither is refused with the first.
+    return first if locked[0] or not locked[1] else None, first if locked[1] else None
+
+
 @contextmanager
 def mapped(
-    request: DiskRequest, *, untrusted: bool, start: int = 0, length: int | None = None
+    request: DiskRequest,
+    *,
+    untrusted: bool,
+    start: int = 0,
+    length: int | None = None,
+    key: bytes | None = None,
 ) -> Iterator[tuple[Disk, Iterator[dict[str, Any]]]]:
     """The disk and its extents, from ``start`` on, at most ``length`` bytes.
 
-    Raises as `to_read` does, UsageError for a start beyond the end, and ToolError.
+    ``key`` is that of an encrypted image.  Raises as `to_read` does, UsageError for a start beyond
+    the end or a key that opens nothing, EncryptedError, and ToolError.
     """
-    with to_read([request], untrusted=untrusted) as (disk,), private_folder() as folder:
-        size = disk.layers[0].virtual_size
+    with (
+        to_read([request], untrusted=untrusted, unlock=key is not None) as (disk,),
+        private_folder() as folder,
+        secrets({SOURCE: key}) as keys,
+    ):
+        node = source_node(disk, folder, key=None if key is None else SOURCE)
+        size = opened_size(disk, node, keys)
         if start >= max(size, 1):
             raise UsageError(f"--start-offset {start}: {request.name} has {size} bytes")
-        node = chain_node(disk.layers, folder)
-        yield disk, map_extents(node, start=start, length=length)
+        yield disk, map_extents(node, start=start, length=length, keys=keys)

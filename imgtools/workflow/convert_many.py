@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
+from imgtools.appliance.remote import shown
 from imgtools.errors import ImgtoolsError, InUseError, NoDomainError, UsageError
 from imgtools.model import DiskRequest, Notice
 from imgtools.workflow.converting import Converted, How, Show, check, convert_image
@@ -57,12 +59,15 @@ def _attempt(request: DiskRequest, target: Path, how: How, show: Show) -> Conver
     try:
         return convert_image(request, target, how, show)
     except ImgtoolsError as error:
-        return Failed(source=request.name, target=target, error=error)
+        source = request.name if request.uri is None else shown(request.uri)
+        return Failed(source=source, target=target, error=error)
 
 
 def _name(request: DiskRequest, how: How) -> str:
     suffix = SUFFIXES.get(how.target_format, how.target_format)
-    return f"{Path(request.name).stem}.{suffix}"
+    # Of a URL the path; what comes behind it may name a socket.
+    path = request.path or Path(unquote(urlsplit(request.name).path))
+    return f"{path.stem or 'disk'}.{suffix}"
 
 
 def _refuse_clash(names: Sequence[Path]) -> None:

@@ -8,20 +8,19 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from imgtools.errors import UsageError
+from imgtools.errors import RefusedError, UsageError
 from imgtools.image.convert import Source, Writing, check_size, convert, cut_to
 from imgtools.image.header import ImageHeader, Snapshot
 from imgtools.image.job import Report
-from imgtools.image.measure import measure
 from imgtools.image.newfile import new_file
-from imgtools.image.readable import find_snapshot, source_node
+from imgtools.image.readable import find_snapshot, header_of, opened_size, source_node
 from imgtools.image.same import refuse_difference
 from imgtools.image.secret import SOURCE, TARGET, Secrets, secrets
 from imgtools.image.target import complete_options
-from imgtools.image.vet import vet
 from imgtools.model import Disk, DiskRequest, ImageLayer, Notice
 from imgtools.nodes import Node, chain_node
 from imgtools.workflow.images import files_of, private_folder, to_read
+from imgtools.workflow.opening import pending_notices
 from imgtools.workflow.replacing import replacing
 from imgtools.workflow.room import check_space
 
@@ -53,9 +52,12 @@ class How:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Converted:
-    """A copy that was made; sizes in bytes, ``actual_size`` as the host stores it."""
+    """A copy that was made; sizes in bytes, ``actual_size`` as the host stores it.
 
-    source: Path
+    ``source`` is a path, or the URI without its password.
+    """
+
+    source: Path | str
     source_format: str
     target: Path
     target_format: str
@@ -121,7 +123,9 @@ def convert_image(request: DiskRequest, target: Path, how: How, show: Show) -> C
         private_folder() as folder,
         secrets(given) as keys,
     ):
-        header = vet(disk.layers[0].path, disk.layers[0].format)
+        _refuse_pending(disk, how)
+        _refuse_inside(disk, target)
+        header = header_of(disk)
         job = _job(disk, header, target, how, show, folder, keys)
         if how.no_create or target.is_block_device():
             from imgtools.workflow.overwriting import overwrite
@@ -131,15 +135,33 @@ def convert_image(request: DiskRequest, target: Path, how: How, show: Show) -> C
         else:
             more, stored = (), _make(job, folder)
         return Converted(
-            source=disk.layers[0].path if disk.request.path is None else disk.request.path,
+            source=disk.request.path or disk.name,
             source_format=header.format,
             target=target,
             target_format=how.target_format,
             virtual_size=job.size,
             actual_size=stored,
             verified=how.verify,
-            warnings=(*_notices(header, how), *more),
+            warnings=(*pending_notices([disk]), *_notices(header, how), *more),
         )
+
+
+def _refuse_pending(disk: Disk, how: How) -> None:
+    """The overlay of an interrupted commit shows the disk, but not what else the image holds."""
+    if disk.pending and (how.snapshot is not None or how.writing.bitmaps):
+        raise RefusedError(
+            f"{disk.name}: a commit was interrupted, so that only the disk can be read",
+            hint=f"first: imgtools recover {disk.name}",
+        )
+
+
+def _refuse_inside(disk: Disk, target: Path) -> None:
+    """Raise RefusedError for a copy that would be part of its source, a folder."""
+    top = disk.layers[0]
+    if top.format != "vvfat":
+        return
+    if target.absolute().parent.resolve().is_relative_to(top.path.resolve()):
+        raise RefusedError(f"{target}: lies in the folder to be copied", hint="write elsewhere")
 
 
 def _job(
@@ -154,7 +176,7 @@ def _job(
     snapshot = None if how.snapshot is None else find_snapshot(header, how.snapshot)
     if how.writing.bitmaps and not header.bitmaps:
         raise UsageError(f"{disk.name}: holds no bitmaps", hint="leave --bitmaps out")
-    node = source_node(disk, folder, key=how.source_key is not None)
+    node = source_node(disk, folder, key=None if how.source_key is None else SOURCE)
     options = complete_options(
         how.target_format,
         how.options,
@@ -174,10 +196,7 @@ def _job(
 
 def _size(disk: Disk, node: Node, keys: Secrets, snapshot: Snapshot | None, how: How) -> int:
     """The size of the copy, in whole sectors as qemu has it."""
-    size = disk.layers[0].virtual_size
-    if node["driver"] == "luks":
-        # What is behind its header.
-        return measure(node, "raw", {}, name=disk.name, keys=keys).fully_allocated
+    size = opened_size(disk, node, keys)
     if snapshot is not None and snapshot.virtual_size not in (None, size):
         assert snapshot.virtual_size is not None
         if snapshot.virtual_size > size or not _can_cut(how):

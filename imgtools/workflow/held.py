@@ -8,18 +8,20 @@ from pathlib import Path
 
 from imgtools.errors import InUseError
 from imgtools.image.hold import Hold, hold_for_change, hold_unchanged
+from imgtools.process import inheriting
 
 
 @contextlib.contextmanager
 def held(changing: Iterable[Path], unchanged: Iterable[Path] = ()) -> Iterator[list[Hold]]:
     """Hold files until the block ends: those of ``changing`` for us alone, which are yielded.
 
-    A file in both is held for a change, and one that has two names once.  Raises InUseError naming
+    A file in both is held for a change, and one that has two names once.  A program that is started
+    meanwhile holds them as well: should we be killed, until it has ended.  Raises InUseError naming
     who uses it, ReadOnlyError, ImageNotFoundError.
     """
     with contextlib.ExitStack() as stack:
         seen: set[tuple[int, int]] = set()
-        mine = []
+        mine, others = [], []
         for path in changing:
             if _first(path, seen):
                 hold = hold_for_change(path)
@@ -28,7 +30,10 @@ def held(changing: Iterable[Path], unchanged: Iterable[Path] = ()) -> Iterator[l
                 mine.append(hold)
         for path in unchanged:
             if _first(path, seen):
-                stack.callback(hold_unchanged(path).release)
+                hold = hold_unchanged(path)
+                stack.callback(hold.release)
+                others.append(hold)
+        stack.enter_context(inheriting([hold.fileno() for hold in (*mine, *others)]))
         yield mine
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from imgtools.errors import ImgtoolsError, SpaceError, UsageError
 from imgtools.image.create import bytes_needed, create_image, name_data_file
-from imgtools.image.newfile import new_file, refuse_existing
+from imgtools.image.newfile import behind_links, new_file, refuse_existing
 from imgtools.image.options import check_options, options_of
 from imgtools.image.secret import secrets
 from imgtools.image.vet import MAX_VIRTUAL_SIZE, vet
@@ -258,7 +258,7 @@ def _make(plan: _Plan, made: Path, data: Path | None) -> int:
 
 
 def _require_space(plan: _Plan) -> None:
-    folder = (plan.data_file or plan.target).absolute().parent
+    folder = behind_links(plan.data_file or plan.target).absolute().parent
     if not folder.is_dir():
         return  # which new_file says better
     needed, left = bytes_needed(plan.format, plan.size, plan.options), free(folder)

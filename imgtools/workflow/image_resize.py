@@ -21,21 +21,24 @@ from imgtools.errors import (
 )
 from imgtools.image.header import ImageHeader
 from imgtools.image.vet import MAX_VIRTUAL_SIZE, vet
-from imgtools.image.window import data_from, write_bytes
+from imgtools.image.window import write_bytes
 from imgtools.model import Disk, DiskRequest, Notice
 from imgtools.transaction.space import free
 from imgtools.transaction.transaction import Transaction
 from imgtools.workflow.held import refuse_running
 from imgtools.workflow.images import private_folder
 from imgtools.workflow.opening import finish_interrupted, resolve_disks
+from imgtools.workflow.resize_limits import (
+    refuse_to_grow,
+    refuse_to_lose,
+    require_room_for_gpt,
+    warnings,
+)
 
 if TYPE_CHECKING:
     from imgtools.direct.layout import Layout
-    from imgtools.direct.streams import BlockStream
 
-RESIZABLE = ("raw", "qcow2", "luks")  # a file that is a LUKS container is a raw disk
-MBR_LIMIT = 1 << 41  # 2^32 sectors of 512 bytes
-_PIECE = 1 << 20
+RESIZABLE = ("raw", "qcow2", "qed", "luks")  # a file that is a LUKS container is a raw disk
 
 Sign = Literal["", "+", "-"]
 
@@ -96,6 +99,8 @@ def resize(asked: Resizing) -> Resized:
     finish_interrupted(path, untrusted=asked.untrusted)
     header = vet(path, asked.request.format)
     _require_format(header)
+    if header.format == "qed" and asked.preallocation != "off":
+        raise UsageError("--preallocation: a qed image has none", hint="leave it out")
     (disk,) = resolve_disks([asked.request], untrusted=asked.untrusted)
     disk = replace(disk, in_use=False)
     with Transaction(
@@ -137,9 +142,9 @@ def _require_format(header: ImageHeader) -> None:
     if header.format not in RESIZABLE:
         raise ImageUnsupportedError(
             f"{header.path}: images of the format {header.format} cannot be resized",
-            hint=f"convert it to qcow2 or raw first: imgtools image convert {header.path} NEW",
+            hint=f"convert it first: imgtools convert -O qcow2 {header.path} NEW",
         )
-    if header.format != "qcow2" and header.path.is_block_device():
+    if header.format not in ("qcow2", "qed") and header.path.is_block_device():
         raise RefusedError(
             f"{header.path}: a block device has the size that its own layer gives it",
             hint="lvextend or lvreduce, for a logical volume",
@@ -155,13 +160,13 @@ def _plan(asked: Resizing, disk: Disk, header: ImageHeader) -> _Plan:
         layout = layout_of(stream, asked.request.block_size, disk.name)
         new = _new_size(asked, old, layout.sector)
         if new < old:
-            _refuse_to_lose(asked, disk, header, layout, new, stream)
+            refuse_to_lose(disk, header, layout, new, stream, allowed=asked.shrink)
         elif new > old:
-            _refuse_to_grow(disk, header, layout)
-        _require_room_for_gpt(disk, layout, new)
+            refuse_to_grow(disk, header, layout)
+        require_room_for_gpt(disk, layout, new)
         writes = gpt_writes(stream, layout, new)
     return _Plan(
-        new_size=new, layout=layout, writes=writes, warnings=_warnings(disk, layout, old, new)
+        new_size=new, layout=layout, writes=writes, warnings=warnings(disk, layout, old, new)
     )
 
 
@@ -172,103 +177,6 @@ def _new_size(asked: Resizing, old: int, sector: int) -> int:
     if exact > MAX_VIRTUAL_SIZE:
         raise UsageError(f"{exact}: a disk of that size cannot be addressed")
     return -(-exact // sector) * sector
-
-
-def _refuse_to_lose(
-    asked: Resizing,
-    disk: Disk,
-    header: ImageHeader,
-    layout: Layout,
-    new: int,
-    stream: BlockStream,
-) -> None:
-    if not asked.shrink:
-        raise RefusedError(
-            f"{disk.name}: would become smaller, {new} instead of {stream.size} bytes",
-            hint="say --shrink if that is meant",
-        )
-    if header.snapshots:
-        raise RefusedError(
-            f"{disk.name}: has internal snapshots, which would be cut as well",
-            hint="delete them first: qemu-img snapshot -d NAME",
-        )
-    if any("in-use" in bitmap.flags for bitmap in header.bitmaps):
-        raise RefusedError(
-            f"{disk.name}: has a dirty bitmap that was left in use, which hinders shrinking",
-            hint="remove it first: qemu-img bitmap --remove",
-        )
-    smallest, last = layout.smallest, layout.last
-    if layout.kind == "unknown":
-        raise RefusedError(
-            f"{disk.name}: what is on it cannot be told for certain ({last}), so nothing is cut",
-            hint="mend the partition table first, or copy what is needed to a new image",
-        )
-    if smallest is None:
-        smallest, last = _data_end(disk, stream, new), "data of an unknown kind"
-    if new < smallest:
-        raise RefusedError(
-            f"{disk.name}: {last} would be cut; the smallest safe size is {smallest} bytes",
-            hint="make smaller what is on it first, from within the guest",
-        )
-
-
-def _data_end(disk: Disk, stream: BlockStream, start: int) -> int:
-    """Where the last byte behind ``start`` that is not zero ends, in whole sectors."""
-    from imgtools.appliance.overlay import chain_node
-
-    with private_folder() as folder:
-        ranges = list(data_from(chain_node(disk, folder), start))
-    for one in reversed(ranges):
-        end = min(one.start + one.length, stream.size)
-        while end > max(one.start, start):
-            begin = max(one.start, start, end - _PIECE)
-            kept = stream.read_at(begin, end - begin).rstrip(b"\0")
-            if kept:
-                return -(-(begin + len(kept)) // 512) * 512
-            end = begin
-    return start
-
-
-def _refuse_to_grow(disk: Disk, header: ImageHeader, layout: Layout) -> None:
-    if layout.end_bound:
-        raise RefusedError(
-            f"{disk.name}: {layout.last}, which would not be found any more behind new space",
-            hint="take the disk out of the array first, in the guest",
-        )
-    if header.snapshots and header.version == 2:
-        raise RefusedError(
-            f"{header.path}: a qcow2 of version 2 with internal snapshots cannot be resized",
-            hint=f"qemu-img amend -f qcow2 -o compat=1.1 {header.path}",
-        )
-
-
-def _require_room_for_gpt(disk: Disk, layout: Layout, new: int) -> None:
-    if layout.gpt is not None and layout.smallest is not None and new < layout.smallest:
-        raise RefusedError(
-            f"{disk.name}: {layout.last} reach beyond the new end",
-            hint=f"take {layout.smallest} bytes or more",
-        )
-
-
-def _warnings(disk: Disk, layout: Layout, old: int, new: int) -> tuple[Notice, ...]:
-    notices = []
-    if layout.kind == "unknown":
-        text = f"{disk.name}: {layout.last}; the partition table stays as it is"
-        notices.append(Notice(code="image.table-unknown", message=text))
-    if layout.kind == "msdos" and new > MBR_LIMIT:
-        text = f"{disk.name}: an MBR cannot have partitions beyond 2 TiB"
-        notices.append(Notice(code="image.mbr-limit", message=text))
-    if new > old and layout.last_number:
-        number = layout.last_number
-        text = (
-            f"the space is behind partition {number}: in the guest, growpart DISK {number}, then "
-            "grow what is on it (pvresize, resize2fs, xfs_growfs, btrfs filesystem resize)"
-        )
-        notices.append(Notice(code="advice.grow", message=text))
-    elif new > old and layout.kind == "none" and layout.last:
-        text = f"{layout.last}: in the guest, grow it (pvresize, resize2fs, xfs_growfs ...)"
-        notices.append(Notice(code="advice.grow", message=text))
-    return tuple(notices)
 
 
 # --- doing it ------------------------------------------------------------------------------------

@@ -21,13 +21,26 @@ def to_read(
 
     An image whose commit was interrupted is read through its overlay, which is whole.  ``unlock``:
     the caller has the key of images that are encrypted.  Raises what
-    `imgtools.image.chain.resolve_disk` raises, InUseError naming who writes to a layer, and
-    UsageError for a remote disk.
+    `imgtools.image.chain.resolve_disk` raises, InUseError naming who writes to a layer, and for
+    what is no file of this host what `imgtools.workflow.unfiled.open_unfiled` raises.
     """
-    disks = resolve_disks(requests, untrusted=untrusted, unlock=unlock)
-    with holding([(path, False) for disk in disks for path in files_of(disk)]):
+    filed = [request for request in requests if not request.unfiled]
+    disks = resolve_disks(filed, untrusted=untrusted, unlock=unlock)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(holding([(path, False) for disk in disks for path in files_of(disk)]))
         # What was vetted before the lock may have been another file.
-        yield resolve_disks(requests, untrusted=untrusted, unlock=unlock)
+        held = iter(resolve_disks(filed, untrusted=untrusted, unlock=unlock))
+        yield tuple(
+            _unfiled(request, stack, untrusted=untrusted) if request.unfiled else next(held)
+            for request in requests
+        )
+
+
+def _unfiled(request: DiskRequest, stack: contextlib.ExitStack, *, untrusted: bool) -> Disk:
+    from imgtools.workflow.unfiled import open_unfiled
+
+    folder = stack.enter_context(private_folder())
+    return open_unfiled(request, folder, untrusted=untrusted)
 
 
 @contextlib.contextmanager

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from imgtools.errors import ImageUnsupportedError
-from imgtools.image.measure import Measured, can_measure, measure
-from imgtools.image.readable import find_snapshot, source_node
+from imgtools.errors import ImageUnsupportedError, UsageError
+from imgtools.image.measure import Measured, any_key, can_measure, measure
+from imgtools.image.readable import find_snapshot, header_of, source_node
+from imgtools.image.secret import SOURCE, TARGET, secrets
 from imgtools.image.target import MEASURABLE
-from imgtools.image.vet import vet
+from imgtools.image.vet import MAX_VIRTUAL_SIZE
 from imgtools.model import DiskRequest
 from imgtools.workflow.images import private_folder, to_read
 
@@ -25,22 +26,33 @@ class Plan:
 def measure_empty(size: int, plan: Plan) -> Measured:
     """An image of ``size`` bytes without data.  Raises UsageError, ImageUnsupportedError."""
     _refuse_unknown(plan)
+    if size > MAX_VIRTUAL_SIZE:
+        raise UsageError(f"{size}: a disk of that size cannot be addressed")
     return measure(size, plan.target_format, _with_key(plan), name=f"{size} bytes")
 
 
 def measure_image(
-    request: DiskRequest, plan: Plan, *, snapshot: str | None, untrusted: bool
+    request: DiskRequest,
+    plan: Plan,
+    *,
+    snapshot: str | None,
+    untrusted: bool,
+    key: bytes | None = None,
 ) -> Measured:
-    """A copy of a disk.  Raises as `imgtools.workflow.converting.convert_image` does."""
+    """A copy of a disk; ``key`` is that of an encrypted one.
+
+    Raises as `imgtools.workflow.converting.convert_image` does.
+    """
     _refuse_unknown(plan)
+    options = _with_key(plan)
     with (
-        to_read([request], untrusted=untrusted) as (disk,),
+        to_read([request], untrusted=untrusted, unlock=key is not None) as (disk,),
         private_folder() as folder,
+        secrets({SOURCE: key, TARGET: any_key(options)}) as keys,
     ):
-        top = disk.layers[0]
-        found = None if snapshot is None else find_snapshot(vet(top.path, top.format), snapshot)
-        node = source_node(disk, folder)
-        return measure(node, plan.target_format, _with_key(plan), name=disk.name, snapshot=found)
+        found = None if snapshot is None else find_snapshot(header_of(disk), snapshot)
+        node = source_node(disk, folder, key=None if key is None else SOURCE)
+        return measure(node, plan.target_format, options, name=disk.name, snapshot=found, keys=keys)
 
 
 def _with_key(plan: Plan) -> dict[str, str]:

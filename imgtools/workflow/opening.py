@@ -11,7 +11,7 @@ from imgtools.errors import UsageError
 from imgtools.image.chain import resolve_disk
 from imgtools.image.locks import lock_state
 from imgtools.image.vet import vet
-from imgtools.model import Disk, DiskRequest, ImageLayer
+from imgtools.model import Disk, DiskRequest, ImageLayer, Notice
 from imgtools.transaction.record import has_record
 
 if TYPE_CHECKING:
@@ -32,8 +32,9 @@ def resolve_disks(
 
 
 def files_of_layers(layers: Iterable[ImageLayer]) -> list[Path]:
-    """The files of each layer, its own first."""
-    return [path for layer in layers for path in (layer.path, *layer.extents)]
+    """The files of each layer, its own first; a layer that is no file has none."""
+    filed = (layer for layer in layers if layer.node is None)
+    return [path for layer in filed for path in (layer.path, *layer.extents)]
 
 
 def finish_interrupted(path: Path, *, untrusted: bool) -> Interrupted | None:
@@ -47,6 +48,19 @@ def finish_interrupted(path: Path, *, untrusted: bool) -> Interrupted | None:
         return resolve_disk(DiskRequest(path=image, format=image_format), untrusted=untrusted)
 
     return recover(path, resolve)
+
+
+def pending_notices(disks: Sequence[Disk]) -> list[Notice]:
+    """A warning for every disk that is read through the overlay of an interrupted commit."""
+    return [
+        Notice(
+            code="transaction.pending",
+            message=f"{disk.name}: a commit was interrupted; what it was to write is shown here as "
+            f"done -- imgtools recover {disk.name} finishes it",
+        )
+        for disk in disks
+        if disk.pending
+    ]
 
 
 def _resolve(request: DiskRequest, *, untrusted: bool, unlock: bool) -> Disk:

@@ -6,17 +6,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from imgtools.errors import ImageNotFoundError, ImgtoolsError
+from imgtools.errors import (
+    ImageError,
+    ImageNotFoundError,
+    ImgtoolsError,
+    InUseError,
+    ToolError,
+)
+from imgtools.image.chain import follow_chain
+from imgtools.image.check import refuse_endless
+from imgtools.image.inplace import left_by_a_killed_run, mend_leaks
 from imgtools.transaction.recovery import Interrupted, find_interrupted, recorded_images
-from imgtools.workflow.opening import finish_interrupted
+from imgtools.workflow.held import held, refuse_running
+from imgtools.workflow.images import private_folder
+from imgtools.workflow.opening import files_of_layers, finish_interrupted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovered:
-    """What was found at one image: ``done`` when it was dealt with, else why not."""
+    """What was found at one image: ``done`` when it was dealt with, else why not.
+
+    ``counts``: no record tells of an interrupted change, but the image's counts of its clusters
+    are too high, as a killed qemu leaves them.
+    """
 
     image: str
     interrupted: Interrupted | None = None
+    counts: bool = False
     done: bool = False
     failure: ImgtoolsError | None = None
 
@@ -24,7 +40,8 @@ class Recovered:
 def recover_all(places: Sequence[Path], *, only_list: bool, untrusted: bool) -> list[Recovered]:
     """Deal with every interrupted change of the images ``places``, or in the folders among them.
 
-    One that fails stops no other.  Without ``places``: this folder, and all block devices.
+    One that fails stops no other.  Without ``places``: this folder, and all block devices.  Of the
+    images among ``places`` the tables are checked, too.
     Raises ImageNotFoundError for a place that is not there.
     """
     found: list[Recovered] = []
@@ -33,6 +50,8 @@ def recover_all(places: Sequence[Path], *, only_list: bool, untrusted: bool) -> 
         if str(image) in seen:
             continue
         one = _recover(image, only_list=only_list, untrusted=untrusted)
+        if one is None and any(place.absolute() == image for place in places):
+            one = _mend(image, only_list=only_list, untrusted=untrusted)
         if one is not None:
             found.append(one)
             seen.update(one.interrupted.images if one.interrupted else [one.image])
@@ -55,6 +74,34 @@ def _recover(image: Path, *, only_list: bool, untrusted: bool) -> Recovered | No
     except ImgtoolsError as error:
         return Recovered(image=str(image), interrupted=interrupted, failure=error)
     return Recovered(image=str(image), interrupted=interrupted, done=True)
+
+
+def _mend(image: Path, *, only_list: bool, untrusted: bool) -> Recovered | None:
+    """Set right what a qemu that was killed left in an image; None if there is nothing.
+
+    An image that cannot be read, or that somebody uses now, is left to the commands that need it.
+    """
+    try:
+        link = next(follow_chain(image, None, untrusted=untrusted))
+        if link.header.fatal or link.header.encrypted or image.is_block_device():
+            return None
+        layer = link.layer()
+        refuse_endless(link.header)
+        with held([], files_of_layers([layer])), private_folder() as folder:
+            wrong = left_by_a_killed_run(layer, folder)
+    except (InUseError, ImageError, ToolError):
+        return None
+    if not wrong or only_list:
+        return Recovered(image=str(image), counts=True) if wrong else None
+    try:
+        refuse_running([image])
+        with held(files_of_layers([layer])) as holds, private_folder() as folder:
+            mend_leaks(layer, folder)
+            for hold in holds:
+                hold.sync()
+    except ImgtoolsError as error:
+        return Recovered(image=str(image), counts=True, failure=error)
+    return Recovered(image=str(image), counts=True, done=True)
 
 
 def _images(places: Sequence[Path]) -> list[Path]:

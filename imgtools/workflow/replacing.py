@@ -9,6 +9,8 @@ from pathlib import Path
 from imgtools.errors import RefusedError
 from imgtools.image.children import overlays_of
 from imgtools.image.hold import Hold, hold_for_change
+from imgtools.image.newfile import behind_links
+from imgtools.process import inheriting
 from imgtools.transaction.record import has_record
 from imgtools.workflow.held import refuse_running
 
@@ -26,7 +28,8 @@ def replacing(target: Path) -> Iterator[Hold | None]:
     refuse_relied_on(target)
     hold = hold_for_change(target)
     try:
-        yield hold
+        with inheriting([hold.fileno()]):
+            yield hold
     finally:
         hold.release()
 
@@ -38,8 +41,11 @@ def refuse_relied_on(target: Path) -> None:
         raise RefusedError(
             f"{target}: a change of it was interrupted", hint=f"first: imgtools recover {target}"
         )
-    if not target.is_block_device() and (above := overlays_of(target)):
-        raise RefusedError(
-            f"{target}: {above[0]} rests on it, and would not fit another content",
-            hint="write to another name",
-        )
+    if target.is_block_device():
+        return
+    for folder in {path.absolute().parent for path in (target, behind_links(target))}:
+        if above := overlays_of(target, folder):
+            raise RefusedError(
+                f"{target}: {above[0]} rests on it, and would not fit another content",
+                hint="write to another name",
+            )

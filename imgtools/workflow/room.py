@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from imgtools.errors import SpaceError
 from imgtools.image.measure import measure
+from imgtools.image.newfile import behind_links
 from imgtools.transaction.space import free
 
 if TYPE_CHECKING:
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 AMPLE = 256 << 20  # bytes
 # qemu's parallels driver takes so much ahead, until it closes the file (prealloc-size).
 PARALLELS_AHEAD = 128 << 20
+# Bytes of the disk to a byte of its table, which is there from the beginning: an entry of four
+# bytes for each MiB (block/vdi.c, block/parallels.c), or for two (block/vpc.c).
+_COVERED = {"vdi": 1 << 18, "parallels": 1 << 18, "vpc": 1 << 19}
 
 
 def check_space(job: Job) -> None:
@@ -21,7 +25,7 @@ def check_space(job: Job) -> None:
 
     How far a compressed copy shrinks nobody knows, so that the disk is left to run full.
     """
-    how, folder = job.how, job.target.absolute().parent
+    how, folder = job.how, behind_links(job.target).absolute().parent
     left = free(folder)
     # No format adds so much to the data that it need be measured then.
     ample = job.size + job.size // 16 + AMPLE
@@ -60,7 +64,8 @@ def _needed(job: Job) -> int:
         return job.size
     # "Required" is fully allocated without the clusters that hold no data.
     data = max(0, job.size - (found.fully_allocated - found.required))
-    return data + (PARALLELS_AHEAD if how.target_format == "parallels" else 0)
+    tables = job.size // _COVERED[how.target_format] if how.target_format in _COVERED else 0
+    return data + tables + (PARALLELS_AHEAD if how.target_format == "parallels" else 0)
 
 
 def _mib(size: int) -> str:

@@ -128,7 +128,7 @@ def resolve(target: Target, *, untrusted: bool = False) -> Selection:
     Raises ImageError and its kin; for a domain of another host whose images are not here,
     ImageNotFoundError saying so.
     """
-    from imgtools.workflow.opening import resolve_disks
+    from imgtools.workflow.opening import pending_notices, resolve_disks
 
     if not target.requests:
         why = target.notices[0].message if target.notices else f"{target.name}: no disks"
@@ -138,7 +138,7 @@ def resolve(target: Target, *, untrusted: bool = False) -> Selection:
     disks = tuple(resolve_disks(target.requests, untrusted=untrusted))
     if target.running:
         disks = tuple(dataclasses.replace(disk, in_use=True) for disk in disks)
-    notices = (*target.notices, *_pending(disks))
+    notices = (*target.notices, *pending_notices(disks))
     return Selection(name=target.name, uuid=target.uuid, disks=disks, notices=notices)
 
 
@@ -158,19 +158,6 @@ def run_selected(
         config=arguments.config,
     )
     return dataclasses.replace(outcome, warnings=(*selection.notices, *outcome.warnings))
-
-
-def _pending(disks: Sequence[Disk]) -> list[Notice]:
-    """A warning for every disk that is read through the overlay of an interrupted commit."""
-    return [
-        Notice(
-            code="transaction.pending",
-            message=f"{disk.name}: a commit was interrupted; what it was to write is shown here as "
-            f"done -- imgtools recover {disk.name} finishes it",
-        )
-        for disk in disks
-        if disk.pending
-    ]
 
 
 def _require_local(target: Target, host: str) -> None:

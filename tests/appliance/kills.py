@@ -92,14 +92,22 @@ def children_of(pid: int) -> list[int]:
 
 
 def wait_gone(pid: int) -> bool:
-    """True once the process has ended (a zombie has); False after ten seconds."""
+    """True once the process has ended (a zombie has), every thread of it; False after ten seconds.
+
+    A thread that is still ending keeps the files open, and so their locks.
+    """
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except OSError:
-            return True
-        if state in "ZX":
+        if set(_states(pid)) <= {"Z", "X"}:
             return True
         time.sleep(0.005)
     return False
+
+
+def _states(pid: int) -> list[str]:
+    found = []
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                found.append((task / "stat").read_text().rpartition(")")[2].split()[0])
+    return found

@@ -25,7 +25,12 @@ class Measurement:
 
 
 def measure(argv: list[str], *, env: dict[str, str], stdout: IO[bytes]) -> Measurement:
-    """Run ``argv`` to its end.  Raises RuntimeError with its stderr if it fails."""
+    """Run ``argv`` to its end.  Raises RuntimeError with its stderr if it fails.
+
+    A program that was installed has its bytecode; a checkout has it after its first run, unless the
+    environment forbids that.
+    """
+    env = {name: value for name, value in env.items() if name != "PYTHONDONTWRITEBYTECODE"}
     begin = time.perf_counter()
     with subprocess.Popen(
         argv, stdout=stdout, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, env=env

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fixtures.readonly import bochs, cloop, dmg
 from imgtools.errors import ImgtoolsError
 from imgtools.image.chain import resolve_disk
 from imgtools.image.header import ImageHeader
@@ -39,12 +41,24 @@ SUBFORMATS = {
     "vmdk-flat": "vmdk:subformat=monolithicFlat",
     "vmdk-stream": "vmdk:subformat=streamOptimized",
 }
+# Which no tool makes.
+WRITTEN = {
+    "bochs": bochs,
+    "bochs-old": partial(bochs, version=1),
+    "cloop": cloop,
+    "dmg": dmg,
+    "dmg-fork": partial(dmg, fork=True),
+}
 _BASE_FORMATS = ("qcow2", "qed", "vmdk")
 
 
-@pytest.fixture(scope="module", params=SUBFORMATS, ids=str)
+@pytest.fixture(scope="module", params=[*SUBFORMATS, *WRITTEN], ids=str)
 def target(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Target:
     folder = tmp_path_factory.mktemp(request.param)
+    if request.param in WRITTEN:
+        path = folder / "image.dmg"
+        path.write_bytes(WRITTEN[request.param](os.urandom(1 << 17).ljust(1 << 20, b"\0")))
+        return Target(path, request.param.partition("-")[0])
     image_format, _, options = SUBFORMATS[request.param].partition(":")
     path = folder / "image"
     words = ["-f", image_format, *(["-o", options] if options else [])]
@@ -77,7 +91,8 @@ class Target:
         self.path, self.format = path, image_format
         content = path.read_bytes()
         used = [place for place in range(0, len(content), 16) if any(content[place : place + 16])]
-        self.places = sorted({*range(min(1024, len(content))), *used[:4096]})
+        ends = range(max(0, len(content) - 4096), len(content)) if image_format == "dmg" else ()
+        self.places = sorted({*range(min(1024, len(content))), *used[:4096], *ends})
 
     def flip(self, changes: dict[int, int]) -> dict[int, int]:
         """Write bytes at the places of ``changes`` (indexes); return what stood there."""

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.cli import imgtools
-from tests.direct.image.chains import MIB, make, qemu_img, write
+from tests.direct.image.chains import MIB, make, write
+from tests.direct.image.crashes import said
+from tests.direct.image.disks import qemu_img
 from tests.libvirt.conftest import Define, virsh
 
 pytestmark = pytest.mark.libvirt
@@ -41,14 +43,51 @@ def test_trap_8_a_commit_is_refused_where_another_domain_rests_on_the_base(
     assert imgtools("image", "commit", mine).code == 0
 
 
-def test_a_running_domain_is_named(base: Path, define: Define) -> None:
-    disk = over(base, "mine")
-    domain = define("imgtools-rebase-running", disk)
+def test_every_verb_refuses_what_a_running_domain_uses(
+    base: Path, define: Define, tmp_path: Path
+) -> None:
+    disk, data = over(base, "mine"), tmp_path / "data"
+    qemu_img("snapshot", "-c", "first", disk)
+    qemu_img("bitmap", "--add", "-f", "qcow2", disk, "marks")
+    data.write_bytes(bytes(512))
+    other = make(tmp_path / "other.qcow2", 16 * MIB)
+    domain = define("imgtools-image-running", disk)
     domain.start_paused()
-    for words in (["rebase", "--flatten", disk], ["image", "commit", disk]):
-        refused = imgtools(*words)
-        assert refused.code == 8
-        assert domain.name in refused.stderr
+    before, other_before = disk.read_bytes(), other.read_bytes()
+    verbs: list[list[str | Path]] = [
+        ["image", "resize", disk, "+1M"],
+        ["image", "resize", "--shrink", disk, "-1M"],
+        ["convert", "--force", "-O", "qcow2", other, disk],
+        ["convert", "-n", "--force", "-O", "qcow2", other, disk],
+        ["convert", "-O", "qcow2", disk, tmp_path / "copy.qcow2"],
+        ["image", "create", "--force", disk, "16M"],
+        ["rebase", "--flatten", disk],
+        ["rebase", "-u", "-b", base, disk],
+        ["image", "commit", disk],
+        ["snapshot", "create", disk, "second"],
+        ["snapshot", "apply", disk, "first"],
+        ["snapshot", "delete", disk, "first"],
+        ["image", "bitmap", "add", disk, "more"],
+        ["image", "bitmap", "remove", disk, "marks"],
+        ["image", "amend", "-o", "lazy_refcounts=on", disk],
+        ["image", "write", "--from", data, disk, "0"],
+        ["image", "check", disk],
+        ["image", "check", "-r", "all", disk],
+        ["image", "read", "--force", "-o", disk, other, "0", "512"],
+    ]
+    for words in verbs:
+        code, text = said(*words)
+        assert code == 8, words
+        assert text.count("\n") == 1, text
+        # What only reads asks qemu's locks, which know the process and not the domain.
+        assert domain.name in text or "qemu-system" in text, words
+    assert (disk.read_bytes(), other.read_bytes()) == (before, other_before)
+    assert {path.name for path in disk.parent.iterdir()} == {disk.name, f"{domain.name}.xml"}
+    # Below a running guest nothing is written either.
+    for words in (["image", "resize", base, "+1M"], ["rebase", "--flatten", base]):
+        assert imgtools(*words).code == 8
+    virsh("destroy", domain.name)
+    assert imgtools("image", "resize", disk, "+1M").code == 0
 
 
 def test_no_going_back_under_a_saved_domain(base: Path, define: Define) -> None:

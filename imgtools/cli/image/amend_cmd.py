@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from imgtools.cli.changing import CHANGE_OPTIONS
-from imgtools.cli.image.keys import read_key
+from imgtools.cli.image.keys import read_key, refuse_two_from_stdin
 from imgtools.cli.options import Output, make_request, output_options, with_options
 from imgtools.cli.render import finish, print_json, safe_text
 
@@ -58,17 +58,12 @@ _OPTIONS = [
 @click.argument("image")
 def command(*, output: Output, image: str, **options: Any) -> int:
     """Show the options of IMAGE, or change them."""
-    from imgtools.errors import UsageError
     from imgtools.image.options import parse_options
     from imgtools.workflow.image_amend import Amending, amend
 
     files = {name: options.pop(name) for name in ("key_file", "add_key", "remove_key")}
-    if list(files.values()).count("-") > 1:
-        raise UsageError("only one key can come from stdin")
-    keys = {
-        name: read_key(file, f"--{name.replace('_', '-')}") if file is not None else None
-        for name, file in files.items()
-    }
+    refuse_two_from_stdin(*files.values())
+    keys = {name: read_key(file, f"--{name.replace('_', '-')}") for name, file in files.items()}
     workdir = options.pop("workdir")
     asked = Amending(
         request=make_request(image, options.pop("image_format")),

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imgtools.cli.changing import parse_size
 from imgtools.cli.human import human_size
 from imgtools.cli.image.qcow2 import place_of, qcow2_image
+from imgtools.cli.image.words import Size
 from imgtools.cli.options import Output
 from imgtools.cli.render import finish, print_columns, print_json, safe_text
 from imgtools.errors import UsageError
@@ -35,13 +35,10 @@ _DONE = {
 }
 
 
-def _granularity(_ctx: click.Context, _param: click.Parameter, value: str | None) -> int | None:
-    if value is None:
-        return None
-    size = parse_size(value)
-    if size & (size - 1) or not 512 <= size <= 1 << 31:
+def _granularity(_ctx: click.Context, _param: click.Parameter, value: int | None) -> int | None:
+    if value is not None and (value & (value - 1) or not 512 <= value <= 1 << 31):
         raise UsageError(f"{value}: a granularity is a power of two from 512 to 2G")
-    return size
+    return value
 
 
 @click.group(
@@ -75,6 +72,7 @@ def list_command(output: Output, image: Path, image_format: str | None, *, untru
     "-g",
     "--granularity",
     metavar="SIZE",
+    type=Size(least=0),
     callback=_granularity,
     help="Bytes that one mark stands for.",
 )

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from imgtools.cli.image.requests import format_option, requests_of
+from imgtools.cli.image.requests import requests_of
+from imgtools.cli.image.words import format_option
 from imgtools.cli.options import Output, output_options
 from imgtools.cli.render import finish, print_json, report_failures, safe_text
 from imgtools.errors import EXIT_FINDINGS, UsageError
@@ -36,7 +37,12 @@ still), 4 the format knows no check, or the image is too damaged for one.
 @click.option("--keep", metavar="FILE", help="Keep what a repair changes there.")
 @click.option("--restore", metavar="FILE", help="Undo a repair by what it kept.")
 @click.option("--force", is_flag=True, help="Undo it although the image was used since.")
-@format_option
+@format_option(
+    "-f",
+    "--format",
+    "image_format",
+    help="Format of the image, for one whose content is not to be believed.",
+)
 @click.option("--untrusted", is_flag=True, help="Follow no reference out of the image's folder.")
 @output_options()
 @click.argument("args", nargs=-1, required=True, metavar="IMAGE...")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imgtools.cli.image.rebase_cmd import format_option
+from imgtools.cli.image.words import format_option
 from imgtools.cli.options import Output, output_options
 from imgtools.cli.progress import Kind, Part, progress_option
 from imgtools.cli.render import finish, print_json, safe_text

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imgtools.cli.image.keys import read_key
-from imgtools.cli.image.words import Format, Size
-from imgtools.cli.options import Output, make_request, output_options, with_options
+from imgtools.cli.image.keys import key_option, read_key, refuse_two_from_stdin
+from imgtools.cli.image.words import SOURCE, TARGET, Size, format_option
+from imgtools.cli.options import URI_SCHEMES, Output, make_request, output_options, with_options
 from imgtools.cli.progress import Kind, Part, progress_option
 from imgtools.errors import UsageError
 from imgtools.image.target import WRITABLE, parse_options
-from imgtools.model import KNOWN_FORMATS, DiskRequest, Notice
+from imgtools.model import DiskRequest, Notice
 
 if TYPE_CHECKING:
     from imgtools.workflow.convert_many import Failed
@@ -28,6 +28,8 @@ Examples:
   imgtools convert -l before-upgrade -O raw guest.qcow2 old.img
   imgtools convert -O qcow2 -o cluster_size=1M,compat=1.1 a.vdi b.vdi copies/
   imgtools convert -O qcow2 -d mydomain copies/
+  imgtools convert -f vvfat -O raw fat:floppy:folder/ floppy.img
+  imgtools convert -O qcow2 nbd://host:10809/export copy.qcow2
   imgtools convert -O luks --target-key-file key.txt disk.img disk.luks
 
 The copy holds the whole backing chain.  It appears under its name when it is complete; until then,
@@ -36,18 +38,18 @@ are written in place.  A source that another program is writing is refused.
 """
 
 _OPTIONS = [
-    click.option(
+    format_option(
         "-f",
         "--format",
         "source_format",
-        type=Format(KNOWN_FORMATS),
+        kind=SOURCE,
         help="Format of the sources; otherwise their headers say it.",
     ),
-    click.option(
+    format_option(
         "-O",
         "--output-format",
         "target_format",
-        type=Format(WRITABLE),
+        kind=TARGET,
         required=True,
         help=f"Format of the copy: {', '.join(WRITABLE)} (vhd is vpc).",
     ),
@@ -86,7 +88,7 @@ _OPTIONS = [
     click.option(
         "-S",
         "sparse",
-        type=Size(0),
+        type=Size(least=0),
         help="Zeros of this length become holes (4K); 0 writes them all.",
     ),
     click.option(
@@ -109,10 +111,8 @@ _OPTIONS = [
         "--verify", is_flag=True, help="Compare the copy with its source before it gets its name."
     ),
     click.option("--force", is_flag=True, help="Replace or overwrite a target that exists."),
-    click.option("--source-key-file", metavar="FILE|-", help="Key of an encrypted source."),
-    click.option(
-        "--target-key-file", metavar="FILE|-", help="Encrypt the copy (qcow2, luks) by this key."
-    ),
+    key_option("--source-key-file", help="Key of an encrypted source."),
+    key_option("--target-key-file", help="Encrypt the copy (qcow2, luks) by this key."),
     click.option(
         "-d",
         "--domain",
@@ -172,8 +172,7 @@ def _how(words: dict[str, Any]) -> How:
     from imgtools.workflow.converting import How, check
 
     keys = words["source_key_file"], words["target_key_file"]
-    if keys == ("-", "-"):
-        raise UsageError("only one key can come from stdin", hint="put the other into a file")
+    refuse_two_from_stdin(*keys)
     writing = Writing(
         compress=words["compress"],
         bitmaps=words["bitmaps"],
@@ -194,15 +193,11 @@ def _how(words: dict[str, Any]) -> How:
         verify=words["verify"],
         force=words["force"],
         untrusted=words["untrusted"],
-        source_key=_key(keys[0], "--source-key-file"),
-        target_key=_key(keys[1], "--target-key-file"),
+        source_key=read_key(keys[0], "--source-key-file", may_be_empty=True),
+        target_key=read_key(keys[1], "--target-key-file", may_be_empty=True),
     )
     check(how)
     return how
-
-
-def _key(name: str | None, option: str) -> bytes | None:
-    return None if name is None else read_key(name, option, may_be_empty=True)
 
 
 def _named(
@@ -213,6 +208,10 @@ def _named(
     if len(args) < (1 if domain else 2):
         raise UsageError("which source, and which target?", hint="imgtools convert --help")
     *sources, target = args
+    if target.partition("://")[0] in URI_SCHEMES:
+        raise UsageError(
+            f"{target}: a copy is a file or block device of this host", hint="name it without a URL"
+        )
     if domain is None:
         return [make_request(one, words["source_format"]) for one in sources], target, ()
     if sources or words["source_format"]:

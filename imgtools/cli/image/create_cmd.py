@@ -9,7 +9,7 @@ import click
 
 from imgtools.cli.human import human_size
 from imgtools.cli.image.keys import read_key
-from imgtools.cli.image.sizes import Size, SizeCommand
+from imgtools.cli.image.words import TARGET, Size, SizeCommand, format_option
 from imgtools.cli.options import Output, output_options
 from imgtools.cli.render import finish, print_json, safe_text
 
@@ -38,9 +38,9 @@ says that it is raw.  A data_file is stored by its absolute name.  Sizes are pow
     short_help="Make a new image, or an overlay on another one",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.option("-f", "--format", "image_format", metavar="FORMAT", help="Its format  [qcow2]")
+@format_option("-f", "--format", "image_format", kind=TARGET, help="Its format  [qcow2]")
 @click.option("-b", "--backing", metavar="FILE", help="The image that it rests on.")
-@click.option("-F", "--backing-format", metavar="FORMAT", help="That image's format.")
+@format_option("-F", "--backing-format", help="That image's format.")
 @click.option(
     "-o",
     "--option",

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imgtools.cli.changing import parse_size
-from imgtools.cli.image.requests import format_option, requests_of
+from imgtools.cli.image.keys import key_option, read_key
+from imgtools.cli.image.requests import requests_of
+from imgtools.cli.image.words import SOURCE, Size, format_option
 from imgtools.cli.options import Output, output_options
 from imgtools.cli.render import safe_text
-from imgtools.errors import UsageError
 
 if TYPE_CHECKING:
     from imgtools.model import Disk
@@ -19,38 +19,49 @@ if TYPE_CHECKING:
 EPILOG = """\b
 Examples:
   imgtools image map overlay.qcow2
+  imgtools image map --key-file key.txt secret.qcow2
   imgtools image map --start-offset 1G --max-length 16M guest.qcow2
   imgtools image map --json guest.qcow2 | jq '[.result.extents[] | select(.data) | .length] | add'
 
 LAYER is 0 for the image itself, 1 for its backing file, and so on; AT is where in the layer's file
-the bytes lie, and "-" where they do not lie there as they are (compressed, or encrypted).
+the bytes lie, and "-" where they do not lie there as they are (compressed).  Without a key a LUKS
+container is a raw image; with --key-file what is inside it is shown.
 """
 
 
 @click.command("map", epilog=EPILOG, short_help="Show where an image's data lies")
-@click.option("--start-offset", metavar="SIZE", help="Begin there (bytes, or as 1G).")
-@click.option("--max-length", metavar="SIZE", help="At most that much.")
-@format_option
+@click.option(
+    "--start-offset", "start", type=Size(least=0), default=0, help="Begin there (bytes, or as 1G)."
+)
+@click.option("--max-length", "length", type=Size(), help="At most that much.")
+@format_option(
+    "-f",
+    "--format",
+    "image_format",
+    kind=SOURCE,
+    help="Format of the image, for one whose content is not to be believed.",
+)
+@key_option("--key-file", help="Key of an encrypted image.")
 @click.option("--untrusted", is_flag=True, help="Follow no reference out of the image's folder.")
 @output_options()
 @click.argument("image")
 def command(
     output: Output,
-    start_offset: str | None,
-    max_length: str | None,
+    *,
+    start: int,
+    length: int | None,
     image_format: str | None,
+    key_file: str | None,
     untrusted: bool,
     image: str,
 ) -> int:
     """Show what of IMAGE is data, zeros or nothing, and in which layer of its chain."""
     from imgtools.workflow.comparing import mapped
 
-    start = parse_size(start_offset) if start_offset is not None else 0
-    length = parse_size(max_length) if max_length is not None else None
-    if length == 0:
-        raise UsageError("--max-length 0: nothing to show")
     (request,) = requests_of([image], image_format)
-    with mapped(request, untrusted=untrusted, start=start, length=length) as (disk, extents):
+    key = read_key(key_file, "--key-file")
+    opened = mapped(request, untrusted=untrusted, start=start, length=length, key=key)
+    with opened as (disk, extents):
         if output.json:
             _print_json(extents)
         else:

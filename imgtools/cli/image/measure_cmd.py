@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
-from imgtools.cli.image.words import Format, Size
+from imgtools.cli.image.keys import key_option, read_key
+from imgtools.cli.image.words import SOURCE, TARGET, Size, format_option
 from imgtools.cli.options import Output, make_request, output_options, with_options
 from imgtools.errors import UsageError
-from imgtools.image.target import WRITABLE, parse_options
-from imgtools.model import KNOWN_FORMATS
+from imgtools.image.target import parse_options
 
 EPILOG = """\b
 Examples:
@@ -24,18 +24,18 @@ guest has written everywhere.  qemu-img can measure raw, qcow2 and luks.
 """
 
 _OPTIONS = [
-    click.option(
+    format_option(
         "-f",
         "--format",
         "source_format",
-        type=Format(KNOWN_FORMATS),
+        kind=SOURCE,
         help="Format of the source; otherwise its header says it.",
     ),
-    click.option(
+    format_option(
         "-O",
         "--output-format",
         "target_format",
-        type=Format(WRITABLE),
+        kind=TARGET,
         required=True,
         help="Format of the new image.",
     ),
@@ -46,6 +46,7 @@ _OPTIONS = [
         metavar="NAME=VALUE,...",
         help="Options of the new format, as of qemu-img create.",
     ),
+    key_option("--source-key-file", help="Key of an encrypted source."),
     click.option("--size", type=Size(), help="Measure an empty image of this size."),
     click.option(
         "-l",
@@ -79,13 +80,19 @@ def command(output: Output, args: tuple[str, ...], **words: Any) -> int:
         raise UsageError("one SOURCE, or --size", hint="imgtools image measure --help")
     plan = Plan(target_format=words["target_format"], options=parse_options(words["options"]))
     if words["size"] is not None:
-        if words["snapshot"] is not None or words["source_format"] is not None:
-            raise UsageError("--size: not with -f or -l")
+        if any(
+            words[name] is not None for name in ("snapshot", "source_format", "source_key_file")
+        ):
+            raise UsageError("--size: not with -f, -l or --source-key-file")
         found = measure_empty(words["size"], plan)
     else:
         request = make_request(args[0], words["source_format"])
         found = measure_image(
-            request, plan, snapshot=words["snapshot"], untrusted=words["untrusted"]
+            request,
+            plan,
+            snapshot=words["snapshot"],
+            untrusted=words["untrusted"],
+            key=read_key(words["source_key_file"], "--source-key-file"),
         )
     if output.json:
         print_json("measure", found)

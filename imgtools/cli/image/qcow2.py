@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imgtools.cli.image.rebase_cmd import format_option
+from imgtools.cli.image.words import format_option
 from imgtools.cli.options import output_options, with_options
 
 if TYPE_CHECKING:

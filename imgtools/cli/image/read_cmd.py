@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 
 import click
 
-from imgtools.cli.image.sizes import Size, SizeCommand
+from imgtools.cli.image.words import SOURCE, Size, SizeCommand, format_option
 from imgtools.cli.options import Output, make_request, output_options
 from imgtools.cli.render import finish, print_json
-from imgtools.errors import OutputError, UsageError
+from imgtools.errors import OutputError, SpaceError, UsageError
 
 EPILOG = """\b
 Examples:
@@ -30,11 +31,11 @@ OFFSET and LENGTH are bytes of the disk as the guest sees it; k, M, G, T, P, E a
 )
 @click.option("-o", "--output", "target", metavar="FILE", help="Write to FILE, not to stdout.")
 @click.option("--force", is_flag=True, help="Overwrite FILE.")
-@click.option("--format", "image_format", metavar="FORMAT", help="Format of the image.")
+@format_option("-f", "--format", "image_format", kind=SOURCE, help="Format of the image.")
 @click.option("--untrusted", is_flag=True, help="Follow no reference out of its folder.")
 @output_options()
 @click.argument("image")
-@click.argument("offset", type=Size(zero=True))
+@click.argument("offset", type=Size(least=0))
 @click.argument("length", type=Size())
 def command(
     *,
@@ -50,8 +51,9 @@ def command(
     """Read LENGTH bytes at OFFSET of the disk in IMAGE."""
     from imgtools.image.newfile import new_file
     from imgtools.workflow.image_bytes import read_range, save
+    from imgtools.workflow.replacing import replacing
 
-    request = make_request(image, known_format(image_format))
+    request = make_request(image, image_format)
     pieces = read_range(request, offset, length, untrusted=untrusted)
     if target is None:
         if output.json or sys.stdout.isatty():
@@ -60,24 +62,20 @@ def command(
         save(pieces, sys.stdout.buffer)
         return finish(output, ())
     sources = [] if request.path is None else [request.path]
-    with new_file(Path(target), force=force, sources=sources) as made:
+    with (
+        new_file(Path(target), force=force, sources=sources) as made,
+        replacing(Path(target)),
+    ):
         try:
             with made.open("xb") as stream:
                 save(pieces, stream)
         except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise SpaceError(
+                    f"{target}: the storage is full", hint="write to another disk"
+                ) from error
             raise OutputError(f"{target}: cannot be written: {error.strerror}") from error
     if output.json:
         document = {"image": image, "offset": offset, "length": length, "output": target}
         print_json("image-read", document)
     return finish(output, ())
-
-
-def known_format(name: str | None) -> str | None:
-    """The format of ``--format``.  Raises UsageError for an unknown one."""
-    from imgtools.model import KNOWN_FORMATS
-
-    name = "vpc" if name == "vhd" else name
-    if name is None or name in KNOWN_FORMATS:
-        return name
-    known = ", ".join(KNOWN_FORMATS)
-    raise UsageError(f"--format {name}: unknown image format", hint=f"known: {known}")

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
+from imgtools.cli.image.words import format_option
 from imgtools.cli.options import Output, output_options
 from imgtools.cli.progress import Kind, Part, progress_option
 from imgtools.cli.render import finish, print_json, safe_text
 from imgtools.errors import UsageError
-from imgtools.model import KNOWN_FORMATS
 
 if TYPE_CHECKING:
     from imgtools.workflow.rebase_chains import Wish
     from imgtools.workflow.rebasing import Rebased
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 EPILOG = """\b
 Examples:
@@ -33,20 +30,6 @@ overlay first, and its header is written last.  A run that was killed is simply 
 -u writes the header only.  It is done where the old parent is missing, or where both parents are
 compared and found equal; otherwise it is refused (exit 8).
 """
-
-
-def _format(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
-    value = {"vhd": "vpc"}.get(value or "", value)
-    if value is not None and value not in KNOWN_FORMATS:
-        raise UsageError(
-            f"{value}: unknown image format", hint=f"known: {', '.join(KNOWN_FORMATS)}"
-        )
-    return value
-
-
-def format_option(*names: str, help: str) -> Callable[[F], F]:  # noqa: A002 (click's word)
-    """An option that takes a format by qemu's name."""
-    return click.option(*names, metavar="FMT", callback=_format, help=help)
 
 
 @click.command(

@@ -9,8 +9,7 @@ import click
 
 from imgtools.cli.changing import CHANGE_OPTIONS
 from imgtools.cli.human import human_size
-from imgtools.cli.image.read_cmd import known_format
-from imgtools.cli.image.sizes import Size, SizeCommand
+from imgtools.cli.image.words import Size, SizeCommand, format_option
 from imgtools.cli.options import Output, make_request, output_options, with_options
 from imgtools.cli.render import finish, print_json, safe_text
 
@@ -39,7 +38,7 @@ _OPTIONS = [
         help="Take the new space at once.",
     ),
     click.option("-n", "--dry-run", is_flag=True, help="Only show what would be done."),
-    click.option("--format", "image_format", metavar="FORMAT", help="Format of the image."),
+    format_option("-f", "--format", "image_format", help="Format of the image."),
     click.option(
         "--blocksize", type=click.Choice(["512", "4096"]), help="Sector size of the guest's disk."
     ),
@@ -59,13 +58,13 @@ _OPTIONS = [
 @with_options(_OPTIONS)
 @output_options()
 @click.argument("image")
-@click.argument("size", type=Size(zero=True, relative=True), metavar="[+|-]SIZE")
+@click.argument("size", type=Size(least=0, relative=True), metavar="[+|-]SIZE")
 def command(*, output: Output, image: str, size: tuple[Any, int], **options: Any) -> int:
     """Give IMAGE (raw or qcow2) another virtual size."""
     from imgtools.workflow.image_resize import Resizing, resize
 
     block_size: Literal[512, 4096] = 4096 if options.pop("blocksize") == "4096" else 512
-    request = make_request(image, known_format(options.pop("image_format")), block_size)
+    request = make_request(image, options.pop("image_format"), block_size)
     workdir = options.pop("workdir")
     asked = Resizing(
         request=request,

@@ -1,18 +1,31 @@
-"""Kinds of words that the verbs of ``imgtools image`` take: formats, sizes, keys."""
+"""Kinds of words that the verbs of ``imgtools image`` take: formats, sizes."""
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from imgtools.errors import UsageError
+from imgtools.image.target import WRITABLE
+from imgtools.model import KNOWN_FORMATS, READ_ONLY_FORMATS, UNFILED_FORMATS
 
-ALIASES = {"vhd": "vpc"}
-MAX_KEY = 8 << 20  # bytes, as for --key
+if TYPE_CHECKING:
+    _Text = click.ParamType[str]
+    _Type = click.ParamType[object]
+else:  # generic since click 8.5
+    _Text = _Type = click.ParamType
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+ALIASES = {"vhd": "vpc", "fat": "vvfat"}
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([bkmgtpe]?)", re.ASCII | re.IGNORECASE)
+_LIMIT = 1 << 63
+_HINT = "bytes, or a number with k, M, G, T, P or E (powers of 1024)"
 
 
-class Format(click.ParamType[str]):
+class Format(_Text):
     """An image format by qemu's name, one of those given; vhd means vpc."""
 
     name = "format"
@@ -26,30 +39,86 @@ class Format(click.ParamType[str]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         found = ALIASES.get(value, str(value))
         if found not in self._known:
-            self.fail(f"{value}: not one of {', '.join(self._known)}", param, ctx)
+            self.fail(f"{value}: {self._why_not(found)}", param, ctx)
         return found
 
+    def _why_not(self, name: str) -> str:
+        known = ", ".join(self._known)
+        if self._known == WRITABLE and name in (*READ_ONLY_FORMATS, *UNFILED_FORMATS):
+            return f"qemu-img only reads it; it can write {known}"
+        if name in UNFILED_FORMATS:
+            return f"is no image file, which this command needs; known: {known}"
+        return f"unknown image format; known: {known}"
 
-class Size(click.ParamType[int]):
-    """Bytes, with K, M, G, T for powers of 1024; not less than ``least``."""
+
+IMAGE = Format(KNOWN_FORMATS)
+SOURCE = Format((*KNOWN_FORMATS, *UNFILED_FORMATS))
+"""Of what is only read as a disk, which need be no image file."""
+TARGET = Format(WRITABLE)
+
+
+def format_option(
+    *names: str,
+    help: str,  # noqa: A002 (click's word)
+    kind: Format = IMAGE,
+    required: bool = False,
+) -> Callable[[F], F]:
+    """An option that takes a format by qemu's name."""
+    return click.option(*names, type=kind, required=required, help=help)
+
+
+class Size(_Type):
+    """A size in bytes, not less than ``least``, and less than 2^63.
+
+    With ``relative`` a sign in front makes it a difference; the value is (sign or "", bytes).
+    """
 
     name = "size"
 
-    def __init__(self, least: int = 1) -> None:
+    def __init__(self, *, least: int = 1, relative: bool = False) -> None:
         self._least = least
+        self._relative = relative
 
-    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:  # noqa: ARG002
-        return "SIZE"
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:  # noqa: ARG002
+        return "SIZE" if isinstance(param, click.Option) else None
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        from imgtools.cli.changing import parse_size
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> object:
+        """Parse the word; a default passes as it is."""
+        if not isinstance(value, str):
+            return value
+        sign = value[:1] if self._relative and value[:1] in ("+", "-") else ""
+        if value[:1] == "-" and not sign:
+            self.fail(f"{value}: a size is not negative", param, ctx)
+        found = _SIZE.fullmatch(value[len(sign) :])
+        if found is None:
+            self.fail(f"{value}: no size: {_HINT}", param, ctx)
+        from fractions import Fraction  # which takes its time to load
 
-        try:
-            size = value if isinstance(value, int) else parse_size(value)
-        except UsageError as error:
-            self.fail(
-                f"{error.message} ({error.hint})" if error.hint else error.message, param, ctx
-            )
+        power = " kmgtpe".find(found[2].lower() or " ")
+        exact = Fraction(found[1]) * 1024 ** max(0, power)
+        if exact.denominator != 1:
+            self.fail(f"{value}: is no whole number of bytes", param, ctx)
+        size = int(exact)
+        if size >= _LIMIT:
+            self.fail(f"{value}: is 2^63 bytes or more, which nothing can hold", param, ctx)
         if size < self._least:
-            self.fail(f"{value}: at least {self._least}", param, ctx)
-        return size
+            self.fail(f"{value}: must be {_at_least(self._least)}", param, ctx)
+        return (sign, size) if self._relative else size
+
+
+def _at_least(least: int) -> str:
+    return "more than 0" if least == 1 else f"at least {least}"
+
+
+class SizeCommand(click.Command):
+    """A command whose last word may be a size with a minus, which is no option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Move such a word behind ``--``."""
+        if "--" not in args:
+            minus = [word for word in args if re.match(r"-[0-9]", word)]
+            if minus:
+                args = [*(word for word in args if word not in minus), "--", *minus]
+        return super().parse_args(ctx, args)

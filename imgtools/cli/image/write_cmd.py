@@ -11,8 +11,7 @@ from typing import Any, BinaryIO
 import click
 
 from imgtools.cli.changing import CHANGE_OPTIONS
-from imgtools.cli.image.read_cmd import known_format
-from imgtools.cli.image.sizes import Size, SizeCommand
+from imgtools.cli.image.words import Size, SizeCommand, format_option
 from imgtools.cli.options import Output, make_request, output_options, with_options
 from imgtools.cli.progress import Kind, Part, progress_option
 from imgtools.cli.render import finish, print_json, safe_text
@@ -31,7 +30,7 @@ next command) has looked at it.
 _OPTIONS = [
     click.option("--from", "source", metavar="FILE", help="What to write; - is stdin."),
     click.option("-n", "--dry-run", is_flag=True, help="Only see whether it fits."),
-    click.option("--format", "image_format", metavar="FORMAT", help="Format of the image."),
+    format_option("-f", "--format", "image_format", help="Format of the image."),
     click.option("--untrusted", is_flag=True, help="Follow no reference out of its folder."),
     CHANGE_OPTIONS["workdir"],
     CHANGE_OPTIONS["break_overlays"],
@@ -49,7 +48,7 @@ _OPTIONS = [
 @with_options(_OPTIONS)
 @output_options()
 @click.argument("image")
-@click.argument("offset", type=Size(zero=True))
+@click.argument("offset", type=Size(least=0))
 def command(
     *,
     output: Output,
@@ -66,7 +65,7 @@ def command(
         raise UsageError("write what?", hint="--from FILE, or --from - for stdin")
     workdir = options.pop("workdir")
     asked = Writing(
-        request=make_request(image, known_format(options.pop("image_format"))),
+        request=make_request(image, options.pop("image_format")),
         offset=offset,
         workdir=Path(workdir) if workdir else None,
         **options,

@@ -1,34 +1,20 @@
-"""Small chains of real images, and what qemu-img says of them."""
+"""Small chains of real images."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
-import shutil
 import subprocess
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from imgtools.image.locks import lock_state
-from tests.appliance.kills import kill_all
-from tests.cli import PROGRAM, imgtools
+from tests.cli import imgtools
+from tests.direct.image.disks import info, qemu_img
 
-KILLS = 15
-"""Kills of one loop; 50 for a thorough look."""
 MIB = 1 << 20
-
-
-def qemu_img(*words: str | Path, code: int = 0) -> str:
-    """What qemu-img prints; it must end with ``code``."""
-    done = subprocess.run(
-        ["qemu-img", *map(str, words)], capture_output=True, check=False, text=True
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout
 
 
 def make(path: Path, size: int, *, backing: str = "", image_format: str = "") -> Path:
@@ -58,25 +44,9 @@ def raw(path: Path, size: int, *parts: tuple[int, int, int]) -> Path:
     return path
 
 
-def content(path: Path, image_format: str = "qcow2") -> str:
-    """The sha256 of what a guest sees."""
-    copy = path.parent / f"{path.name}.content"
-    qemu_img("convert", "-f", image_format, "-O", "raw", path, copy)
-    with copy.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    copy.unlink()
-    return digest
-
-
-def header(path: Path) -> dict[str, Any]:
-    """What qemu-img info says."""
-    found: dict[str, Any] = json.loads(qemu_img("info", "-f", "qcow2", "--output=json", path))
-    return found
-
-
 def backing(path: Path) -> tuple[str | None, str | None]:
     """Name and format that a header stores."""
-    found = header(path)
+    found = info(path)
     return found.get("backing-filename"), found.get("backing-filename-format")
 
 
@@ -98,7 +68,7 @@ def check(path: Path, *, marks: bool = False) -> int:
 
 def dirty(path: Path) -> bool:
     """Does the header say that the reference counts are not to be trusted?"""
-    return bool(header(path).get("dirty-flag"))
+    return bool(info(path).get("dirty-flag"))
 
 
 def result(*words: str | Path) -> Any:
@@ -124,61 +94,3 @@ def guest(path: Path, *, image_format: str = "qcow2") -> Iterator[None]:
     finally:
         child.kill()
         child.wait()
-
-
-def kill_loop(
-    words: list[str | Path], images: list[Path], look: Callable[[], str], *, kills: int = KILLS
-) -> Counter[str]:
-    """Run and kill ``words`` at points spread over its life, from the same images each time.
-
-    Most points lie behind the first write to one of ``images``.  ``look`` sees what is left,
-    finishes it, and gives a name to the outcome.
-    """
-    # In a folder of their own: a copy of an overlay is one more overlay beside it.
-    saved = {path: path.parent / "start" / path.name for path in images}
-    images[0].with_name("start").mkdir()
-    for path, copy in saved.items():
-        shutil.copyfile(path, copy)
-    first, whole = _run_and_kill(words, images, delay=1e9, kill=False)
-    outcomes: Counter[str] = Counter()
-    for number in range(kills):
-        for path, copy in saved.items():
-            shutil.copyfile(copy, path)
-        early = number % 5 == 4
-        span = whole if early else (whole - first)
-        _run_and_kill(words, None if early else images, delay=span * number / kills, kill=True)
-        outcomes[look()] += 1
-    for copy in saved.values():
-        copy.unlink()
-    return outcomes
-
-
-def _run_and_kill(
-    words: list[str | Path], watched: list[Path] | None, *, delay: float, kill: bool
-) -> tuple[float, float]:
-    """Kill ``delay`` seconds after the beginning, or after the first write to ``watched``.
-
-    Returns when that was, and how long the run lasted.  Without ``kill`` it must succeed.
-    """
-    seen = [path.stat().st_mtime_ns for path in watched or ()]
-    began = time.monotonic()
-    with subprocess.Popen(
-        [PROGRAM, *words],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    ) as child:
-        while child.poll() is None and watched is not None:
-            if [path.stat().st_mtime_ns for path in watched] != seen:
-                break
-            time.sleep(0.0005)
-        first = time.monotonic()
-        while child.poll() is None and time.monotonic() < first + delay:
-            time.sleep(0.0005)
-        ended = time.monotonic()
-        if kill:
-            kill_all(child.pid)
-        code = child.wait()
-    assert kill or code == 0
-    return first - began, ended - began

@@ -1,4 +1,4 @@
-"""Small disks with real data, and what qemu-img itself says of them."""
+"""Disks for the tests of images: with real data, on devices, in use; and what qemu-img says."""
 
 from __future__ import annotations
 
@@ -36,18 +36,23 @@ def make_disk(folder: Path) -> Path:
     return disk
 
 
-def qemu_img(*words: str | Path) -> str:
-    """Run qemu-img and return what it printed; it must succeed."""
-    done = subprocess.run(["qemu-img", *words], capture_output=True, check=False)
-    assert done.returncode == 0, (words, done.stderr)
-    return done.stdout.decode()
+def run(*words: str | Path, cwd: Path | None = None, stdin: bytes = b"") -> str:
+    """Run a program that must succeed; what it printed."""
+    done = subprocess.run(words, check=True, capture_output=True, cwd=cwd, input=stdin)
+    return done.stdout.decode(errors="surrogateescape")
 
 
-def info(path: Path, image_format: str) -> dict[str, Any]:
-    """``qemu-img info``."""
-    found: dict[str, Any] = json.loads(
-        qemu_img("info", "--output=json", "-f", image_format, path.absolute())
-    )
+def qemu_img(*words: str | Path | int, code: int = 0) -> str:
+    """What qemu-img prints; it must end with ``code``."""
+    done = subprocess.run(["qemu-img", *map(str, words)], capture_output=True, check=False)
+    assert done.returncode == code, (words, done.stdout[-500:], done.stderr)
+    return done.stdout.decode(errors="surrogateescape")
+
+
+def info(path: Path, image_format: str = "qcow2") -> dict[str, Any]:
+    """What ``qemu-img info`` says; it stands in the root folder, as a daemon does."""
+    words = ["qemu-img", "info", "--output=json", "-f", image_format, path.absolute()]
+    found: dict[str, Any] = json.loads(run(*words, cwd=Path("/")))
     return found
 
 
@@ -66,15 +71,28 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def raw_digest(path: Path, image_format: str, scratch: Path) -> str:
-    """The sha256 of the disk in raw form, as qemu-img reads it."""
-    qemu_img("convert", "-f", image_format, "-O", "raw", path.absolute(), scratch)
-    return digest(scratch)
+def content(path: Path, image_format: str = "qcow2") -> str:
+    """The sha256 of what a guest sees, as qemu-img reads it."""
+    copy = path.parent / f"{path.name}.content"
+    qemu_img("convert", "-f", image_format, "-O", "raw", path.absolute(), copy.absolute())
+    found = digest(copy)
+    copy.unlink()
+    return found
 
 
 def leftovers(folder: Path) -> list[str]:
-    """Partial folders."""
-    return [one.name for one in folder.iterdir() if "imgtools" in one.name]
+    """Names of our hidden files and folders that are left in a folder."""
+    return [path.name for path in folder.iterdir() if ".imgtools" in path.name]
+
+
+@contextmanager
+def loop_device(path: Path, *options: str) -> Iterator[Path]:
+    """A block device over a file."""
+    device = run("losetup", "--find", "--show", *options, path).strip()
+    try:
+        yield Path(device)
+    finally:
+        run("losetup", "--detach", device)
 
 
 @contextmanager

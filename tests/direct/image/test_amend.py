@@ -12,16 +12,8 @@ from typing import Any
 import pytest
 
 from tests.cli import Result, imgtools
-from tests.direct.image.tools import (
-    finish,
-    info,
-    killed,
-    leftovers,
-    loop_device,
-    records,
-    run,
-    tmpfs,
-)
+from tests.direct.image.disks import info, leftovers, loop_device, run, tmpfs
+from tests.direct.image.killing import finish, killed, records
 
 pytestmark = pytest.mark.direct
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tests.cli import imgtools
-from tests.direct.image.chains import MIB, check, guest, header, make, raw, result, write
+from tests.direct.image.chains import MIB, check, guest, make, raw, result, write
+from tests.direct.image.disks import info
 
 pytestmark = pytest.mark.direct
 
@@ -21,7 +22,7 @@ def image(tmp_path: Path) -> Path:
 
 
 def theirs(image: Path) -> dict[str, Any]:
-    found = header(image)["format-specific"]["data"].get("bitmaps", [])
+    found = info(image)["format-specific"]["data"].get("bitmaps", [])
     return {one["name"]: (one["granularity"], one["flags"]) for one in found}
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli import imgtools
-from tests.direct.image.tools import finish, killed, leftovers, loop_device, records, run, tmpfs
+from tests.direct.image.disks import leftovers, loop_device, run, tmpfs
+from tests.direct.image.killing import finish, killed, records
 
 pytestmark = pytest.mark.direct
 

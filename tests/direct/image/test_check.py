@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any
 import pytest
 
 from imgtools.image.kept import keep_all
-from tests.cli import imgtools
+from tests.cli import PROGRAM, imgtools
 
 pytestmark = pytest.mark.direct
 
@@ -160,6 +162,55 @@ def test_a_repair_that_was_cut_short_can_be_undone(tmp_path: Path) -> None:
         stream.seek(1 << 30)
         stream.write(b"end")
     assert imgtools("image", "check", "--restore", kept, path).code == 0
+    assert path.read_bytes() == before
+
+
+# Stands for qemu-img: a repair says that it has begun, and waits; $WRITES to it before.
+WAITING = """#!/bin/bash
+case "$*" in
+*" -r "*)
+    [ -z "$WRITES" ] || printf x | dd of="$WRITES" bs=1 seek=131072 conv=notrunc status=none
+    touch "$BEGUN"
+    sleep 60
+esac
+exec "$REAL" "$@"
+"""
+
+
+@pytest.mark.parametrize("written", [True, False])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_says_how_to_undo_what_was_done(
+    tmp_path: Path, written: bool, number: int
+) -> None:
+    path, begun = make(tmp_path / "disk.qcow2"), tmp_path / "begun"
+    before = damage(path, "counters")
+    shim = tmp_path / "bin" / "qemu-img"
+    shim.parent.mkdir()
+    shim.write_text(WAITING)
+    shim.chmod(0o755)
+    environment = {
+        **os.environ,
+        "PATH": f"{shim.parent}:{os.environ['PATH']}",
+        "REAL": shutil.which("qemu-img") or "",
+        "BEGUN": str(begun),
+        "WRITES": str(path) if written else "",
+    }
+    argv = [PROGRAM, "image", "check", "-r", "all", path]
+    with subprocess.Popen(argv, env=environment, stderr=subprocess.PIPE, text=True) as child:
+        deadline = time.monotonic() + 30
+        while not begun.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        child.send_signal(number)
+        _, said = child.communicate(timeout=30)
+    assert child.returncode == 128 + number
+    assert "Traceback" not in said
+    kept = tmp_path / "disk.qcow2.kept"
+    assert kept.exists() == written
+    assert (f"imgtools image check --restore {kept} {path}" in said) == written
+    assert (path.read_bytes() != before) == written
+    if written:
+        assert imgtools("image", "check", "--restore", kept, path).code == 0
     assert path.read_bytes() == before
 
 

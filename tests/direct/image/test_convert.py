@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,19 +13,21 @@ import pytest
 
 from imgtools.errors import ImageError
 from imgtools.image.job import silent
+from imgtools.image.options import options_of
 from imgtools.image.same import refuse_difference
 from imgtools.image.secret import Secrets
+from imgtools.image.target import WRITABLE
 from imgtools.nodes import file_node
 from tests.cli import PROGRAM, imgtools
 from tests.direct.image.disks import (
     FORMATS,
     SIZE,
+    content,
     digest,
     info,
     leftovers,
     make_disk,
     qemu_img,
-    raw_digest,
     same,
     tmpfs,
     writer,
@@ -43,7 +46,7 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def sources(disk: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The same disk in every format, made by qemu-img."""
+    """The same disk in every format that needs no key, made by qemu-img."""
     folder = tmp_path_factory.mktemp("sources")
     made = {}
     for name in FORMATS:
@@ -64,8 +67,8 @@ def qcow2(disk: Path, tmp_path: Path) -> Path:
 def test_every_format_becomes_every_other(
     target_format: str, sources: dict[str, Path], disk: Path, tmp_path: Path
 ) -> None:
-    """All sources in one run: the process's start would be most of the time."""
-    content = digest(disk)
+    """All sources in one run: the process's start would be most of the time.  LUKS is below."""
+    expected = digest(disk)
     before = {name: digest(path) for name, path in sources.items()}
     folder = tmp_path / "copies"
     folder.mkdir()
@@ -75,9 +78,36 @@ def test_every_format_becomes_every_other(
     assert set(made) == set(sources)
     for name, target in made.items():
         assert same(sources[name], name, target, target_format), name
-        assert raw_digest(target, target_format, tmp_path / "scratch") == content, name
+        assert content(target, target_format) == expected, name
         assert info(target, target_format)["virtual-size"] == SIZE
     assert {name: digest(path) for name, path in sources.items()} == before
+
+
+def test_luks_becomes_every_format_and_every_format_luks(
+    sources: dict[str, Path], disk: Path, tmp_path: Path
+) -> None:
+    """Onto a container that is there: to make one takes seconds, in which qemu times its keys."""
+    key, locked = tmp_path / "key", tmp_path / "locked.luks"
+    key.write_text("secret")
+    words = ["-o", "iter-time=10", "--target-key-file", key]
+    done = imgtools("convert", "-O", "luks", *words, disk, locked)
+    assert (done.code, done.stderr) == (0, "")
+    header = locked.read_bytes()[:-SIZE]
+    opened = f"driver=luks,key-secret=s,file.filename={locked}"
+    secret = ["--object", "secret,id=s,data=secret", "--image-opts"]
+    expected = digest(disk)
+    for name in FORMATS:
+        target = tmp_path / f"copy.{name}"
+        words = ["-O", name, "--source-key-file", key]
+        done = imgtools("convert", *words, locked, target)
+        assert (done.code, done.stderr) == (0, ""), name
+        assert same(target, name, disk, "raw"), name
+        locked.write_bytes(header + bytes(SIZE))  # which no key decrypts to the disk
+        words = ["-n", "--force", "-O", "luks", "--target-key-file", key]
+        done = imgtools("convert", *words, sources[name], locked)
+        assert (done.code, done.stderr) == (0, ""), name
+        qemu_img("convert", *secret, "-O", "raw", opened, tmp_path / "back")
+        assert digest(tmp_path / "back") == expected, name
 
 
 @pytest.mark.parametrize(
@@ -116,8 +146,7 @@ def test_hard_names_options_and_verify(
     assert same(source, "qcow2", folder / "raw.img", "raw")
 
 
-def test_a_difference_is_found(disk: Path, tmp_path: Path) -> None:
-    """No storage lies on demand, so that --verify itself always finds both sides the same."""
+def test_a_difference_in_the_last_byte_is_found(disk: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.img"
     other.write_bytes(disk.read_bytes()[:-1] + b"\0")
     nodes = [
@@ -126,6 +155,43 @@ def test_a_difference_is_found(disk: Path, tmp_path: Path) -> None:
     refuse_difference(nodes[0], nodes[0], "same", silent, keys=Secrets())
     with pytest.raises(ImageError, match="other: the copy differs"):
         refuse_difference(*nodes, "other", silent, keys=Secrets())
+
+
+# Stands for failing storage: changes the copy when it is whole and about to be compared.
+LYING = """#!/bin/bash
+if [ "$1" = compare ]; then
+    printf lie | dd of="$(echo "$FOLDER"/.*.imgtools-partial/*)" bs=1 seek=8388608 conv=notrunc \\
+        status=none
+fi
+exec "$REAL" "$@"
+"""
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_a_copy_that_differs_is_thrown_away(disk: Path, tmp_path: Path, older: bool) -> None:
+    folder, shim = tmp_path / "copies", tmp_path / "bin" / "qemu-img"
+    folder.mkdir()
+    shim.parent.mkdir()
+    shim.write_text(LYING)
+    shim.chmod(0o755)
+    target = folder / "copy.img"
+    if older:
+        target.write_bytes(b"older".ljust(4096))
+    lying = {
+        "PATH": f"{shim.parent}:{os.environ['PATH']}",
+        "REAL": shutil.which("qemu-img") or "",
+        "FOLDER": str(folder),
+    }
+    words = ["convert", "-O", "raw", *(["--force"] if older else []), disk, target]
+    done = imgtools(*words, "--verify", **lying)
+    assert (done.code, done.stderr.count("\n")) == (4, 1)
+    assert "copy.img: the copy differs from its source (Content mismatch at" in done.stderr
+    assert "dmesg" in done.stderr
+    assert not leftovers(folder)
+    assert (target.read_bytes() == b"older".ljust(4096)) if older else not target.exists()
+    assert imgtools(*words, **lying).code == 0  # nobody looks
+    assert imgtools(*words, "--force", "--verify").code == 0
+    assert digest(target) == digest(disk)
 
 
 def test_relative_names_that_look_like_protocols(disk: Path, tmp_path: Path) -> None:
@@ -174,7 +240,6 @@ def test_a_raw_disk_that_poses_as_qcow2_shows_no_file_of_the_host(tmp_path: Path
     secret.write_bytes(b"host secret ".ljust(65536, b"!"))
     evil = tmp_path / "evil.raw"
     qemu_img("create", "-q", "-f", "qcow2", "-b", secret, "-F", "raw", evil, "1M")
-    content = digest(evil)
     for words in ([], ["-f", "raw"]):
         target = tmp_path / f"copy{len(words)}.img"
         done = imgtools("convert", *words, "-O", "raw", evil, target)
@@ -190,7 +255,6 @@ def test_a_raw_disk_that_poses_as_qcow2_shows_no_file_of_the_host(tmp_path: Path
     done = imgtools("convert", "-O", "raw", named, tmp_path / "out.img")
     assert done.code == 8
     assert not (tmp_path / "out.img").exists()
-    assert content
 
 
 def test_snapshots(qcow2: Path, disk: Path, tmp_path: Path) -> None:
@@ -311,6 +375,41 @@ def test_a_target_that_exists_or_is_in_use(qcow2: Path, disk: Path, tmp_path: Pa
     assert imgtools("convert", "--force", "-O", "raw", qcow2, target).code == 0
     assert digest(target) == digest(disk)
     assert not leftovers(tmp_path)
+
+
+def test_the_file_behind_a_link_is_replaced(qcow2: Path, disk: Path, tmp_path: Path) -> None:
+    """As qemu-img would write through it: the link leads to the disk with the space."""
+    other, folder = tmp_path / "other", tmp_path / "images"
+    other.mkdir()
+    folder.mkdir()
+    real, link = other / "real.img", folder / "link.img"
+    real.write_bytes(b"older".ljust(4096))
+    link.symlink_to("../other/real.img")
+    words: list[str | Path] = ["convert", "-O", "raw", qcow2, link]
+    refused = imgtools(*words)
+    assert refused.code == 8
+    assert "exists already" in refused.stderr
+    assert real.read_bytes() == b"older".ljust(4096)
+    assert imgtools(*words, "--force").code == 0
+    assert link.is_symlink()
+    assert digest(real) == digest(disk)
+    # What rests on the real file counts as well, wherever it lies.
+    for place in (folder, other):
+        overlay = place / "overlay.qcow2"
+        qemu_img("create", "-q", "-f", "qcow2", "-b", real, "-F", "raw", overlay)
+        refused = imgtools(*words, "--force")
+        assert refused.code == 8
+        assert "rests on it" in refused.stderr
+        overlay.unlink()
+    real.unlink()  # the link leads nowhere yet
+    assert imgtools(*words).code == 8
+    assert imgtools(*words, "--force").code == 0
+    assert digest(real) == digest(disk)
+    link.unlink()
+    link.symlink_to("link.img")
+    refused = imgtools(*words, "--force")
+    assert (refused.code, refused.stderr.count("\n")) == (8, 1)
+    assert not leftovers(folder) + leftovers(other)
 
 
 def test_a_full_disk(sources: dict[str, Path], tmp_path: Path) -> None:
@@ -438,13 +537,14 @@ def test_progress_rate_and_the_other_words(qcow2: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["-O", "bochs"], "not one of raw"),
-        (["-f", "dmg", "-O", "raw"], "not one of raw"),
+        (["-O", "bochs"], "it can write raw, qcow2"),
+        (["-O", "nbd"], "it can write raw, qcow2"),
+        (["-O", "nonsense"], "known: raw, qcow2"),
         ([], "Missing option"),
         (["-O", "raw", "-S", "100"], "multiple of 512"),
-        (["-O", "raw", "-S", "-1"], "no size"),
-        (["-O", "raw", "-r", "0"], "at least 1"),
-        (["-O", "raw", "-r", "9999999999G"], "larger than any file"),
+        (["-O", "raw", "-S", "-1"], "not negative"),
+        (["-O", "raw", "-r", "0"], "more than 0"),
+        (["-O", "raw", "-r", "9999999999G"], "2^63"),
         (["-O", "raw", "-m", "17"], "1<=x<=16"),
         (["-O", "raw", "--target-is-zero"], "only with -n"),
         (["-O", "qcow2", "-o", "backing_file=/etc/passwd"], "not for this command"),
@@ -472,3 +572,11 @@ def test_both_names_are_one_command() -> None:
     names = [["image", "convert"], ["convert"]]
     one, other = (imgtools(*words, "--help").lines[1:] for words in names)
     assert one == other
+
+
+def test_the_formats_are_all_that_this_qemu_img_can_make() -> None:
+    """Of files: the names of drivers that make nothing, or are protocols, have no such options."""
+    said = qemu_img("--help").rpartition("Supported formats:")[2].splitlines()[0].split()
+    protocols = {"file", "host_device", "rbd", "nfs", "gluster", "ssh", "nvme", "nbd", "host_cdrom"}
+    made = {name for name in said if name not in protocols and options_of(name)}
+    assert made == {*FORMATS, "luks"} == set(WRITABLE)

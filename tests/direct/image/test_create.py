@@ -11,7 +11,7 @@ import pytest
 
 from imgtools.cli.main import run as run_here
 from tests.cli import PROGRAM, Result, imgtools
-from tests.direct.image.tools import info, loop_device, run, tmpfs
+from tests.direct.image.disks import info, loop_device, run, tmpfs
 
 pytestmark = pytest.mark.direct
 

@@ -14,16 +14,8 @@ import pytest
 
 from imgtools.cli.main import run as run_here
 from tests.cli import Result, imgtools
-from tests.direct.image.tools import (
-    finish,
-    info,
-    killed,
-    leftovers,
-    loop_device,
-    records,
-    run,
-    tmpfs,
-)
+from tests.direct.image.disks import info, leftovers, loop_device, run, tmpfs
+from tests.direct.image.killing import filled, finish, killed, records
 
 pytestmark = pytest.mark.direct
 
@@ -339,10 +331,28 @@ def test_bad_input_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_formats_without_resize(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for kind in ("vmdk", "vdi", "vhdx", "vpc", "qed"):
+    for kind in ("vmdk", "vdi", "vhdx", "vpc"):
         image = tmp_path / f"disk.{kind}"
         run("qemu-img", "create", "-q", "-f", kind, image, "16M")
         assert "convert" in refused(capsys, image, "32M", code=4)
+
+
+def test_a_qed_only_grows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    disk = make_gpt(tmp_path / "disk")
+    image = tmp_path / "disk.qed"
+    run("qemu-img", "convert", "-f", "raw", "-O", "qed", disk, image)
+    before = digest(image)
+    line = refused(capsys, "--shrink", image, "8M", code=4)
+    assert "never smaller" in line
+    assert f"imgtools convert -O qcow2 {image} NEW" in line
+    refused(capsys, "--preallocation", "full", image, "32M", code=2)
+    assert digest(image) == before
+    assert resize(image, "32M").code == 0
+    run("qemu-img", "check", "-q", "-f", "qed", image)
+    assert info(image, "qed")["virtual-size"] == 32 * MIB
+    run("qemu-img", "convert", "-f", "qed", "-O", "raw", image, tmp_path / "flat")
+    check_gpt(tmp_path / "flat")
+    assert content(tmp_path / "flat") == content(disk)
 
 
 def test_snapshots_and_overlays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -403,6 +413,43 @@ def test_a_full_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         check_gpt(disk)
 
 
+@pytest.mark.parametrize("kind", ["raw", "qcow2"])
+def test_a_disk_that_runs_full_meanwhile(tmp_path: Path, kind: str) -> None:
+    """Before the commit nothing has changed; in it, it is finished once there is space."""
+    made = make_gpt(tmp_path / "made")
+    partitions = content(made)
+    pristine = made if kind == "raw" else as_qcow2(made)
+    seen = set()
+    with tmpfs(tmp_path / "small", "128m") as folder:
+        image, fill = folder / "disk.img", folder / "fill"
+        for at in (1, 4, 6, 7, CALLS_TO_GROW):
+            shutil.copyfile(pristine, image)
+            code, said = filled(tmp_path, at, fill, "resize", image, "32M")
+            assert "Traceback" not in said
+            assert said.count("\n") <= 1
+            left = records(folder)
+            committing = bool(left)
+            if code == 0:  # there was room enough in the clusters and pages that it had
+                assert not left
+            elif committing:
+                assert f"imgtools recover {image}" in said
+            else:
+                assert code == 8, (at, said)
+                assert digest(image) == digest(pristine)
+            seen.add((code == 0, committing))
+            fill.unlink(missing_ok=True)
+            finish(image)
+            assert not leftovers(folder)
+            plain = image if kind == "raw" else flat(image)
+            grown = committing or code == 0
+            assert plain.stat().st_size == (32 if grown else 16) * MIB, (at, said)
+            if grown:
+                check_gpt(plain)
+            assert content(plain) == partitions
+    assert (False, False) in seen
+    assert (False, True) in seen
+
+
 def test_a_block_device(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     disk = make_gpt(tmp_path / "disk.img")
     with loop_device(disk) as device:
@@ -460,6 +507,25 @@ def test_killed_anywhere_it_is_old_or_new(tmp_path: Path, kind: str) -> None:
             check_gpt(plain)
             assert content(plain) == partitions
     assert seen == {False, True}
+
+
+def test_what_was_cut_short_is_converted_whole_and_never_replaced(tmp_path: Path) -> None:
+    disk, other = make_gpt(tmp_path / "disk.img"), make_gpt(tmp_path / "other.img")
+    assert killed(tmp_path, CALLS_TO_GROW, "before", "resize", disk, "32M") == -9
+    before = digest(disk)
+    for words in (("--force", other, disk), ("-l", "one", disk, tmp_path / "no")):
+        done = imgtools("convert", "-O", "raw", *words)
+        assert done.code == 8
+        assert f"imgtools recover {disk}" in done.stderr
+        assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "no").exists()
+    done = imgtools("convert", "-O", "raw", disk, tmp_path / "new")
+    assert done.code == 0
+    assert f"imgtools recover {disk}" in done.stderr
+    assert digest(disk) == before
+    assert imgtools("recover", disk).code == 0
+    assert digest(tmp_path / "new") == digest(disk) != before
+    check_gpt(disk)
 
 
 def test_what_was_cut_short_is_read_with_its_new_size(tmp_path: Path) -> None:

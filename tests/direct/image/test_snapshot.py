@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.cli import imgtools
-from tests.direct.image.chains import (
-    KILLS,
-    MIB,
-    check,
-    content,
-    guest,
-    header,
-    kill_loop,
-    make,
-    qemu_img,
-    raw,
-    result,
-    write,
-)
+from tests.direct.image.chains import MIB, check, guest, make, raw, result, write
+from tests.direct.image.crashes import KILLS, here, kill_loop, said
+from tests.direct.image.disks import content, info, qemu_img
 
 pytestmark = pytest.mark.direct
 
@@ -36,14 +26,14 @@ def image(tmp_path: Path) -> Path:
 
 
 def names(image: Path) -> list[str]:
-    return [one["name"] for one in header(image).get("snapshots", [])]
+    return [one["name"] for one in info(image).get("snapshots", [])]
 
 
 def test_create_and_list(image: Path) -> None:
     made = result("snapshot", "create", image, "second one")["snapshot"]
     assert (made["id"], made["name"], made["virtual_size"]) == ("2", "second one", SIZE)
     listed = result("snapshot", "list", image)
-    theirs = header(image)["snapshots"]
+    theirs = info(image)["snapshots"]
     assert [one["name"] for one in listed] == [one["name"] for one in theirs]
     assert [one["date_seconds"] for one in listed] == [one["date-sec"] for one in theirs]
     shown = imgtools("snapshot", "list", image).lines
@@ -112,7 +102,7 @@ def test_apply_a_snapshot_of_another_size(image: Path, size: int) -> None:
     done = imgtools("snapshot", "apply", image, "first")
     assert done.code == 0
     assert f"has {SIZE} bytes now" in done.stderr
-    assert header(image)["virtual-size"] == SIZE
+    assert info(image)["virtual-size"] == SIZE
     back = names(image)[-1]
     assert imgtools("snapshot", "apply", image, back).code == 0
     assert content(image) == resized != present
@@ -161,7 +151,7 @@ def test_delete_by_name_or_id_and_never_the_wrong_one(image: Path) -> None:
     assert imgtools("snapshot", "delete", image, "nothing").code == 4
     assert image.read_bytes() == before
     assert imgtools("snapshot", "delete", image, "2").code == 0
-    assert [one["id"] for one in header(image)["snapshots"]] == ["1", "3", "4"]
+    assert [one["id"] for one in info(image)["snapshots"]] == ["1", "3", "4"]
     present = content(image)
     assert imgtools("snapshot", "delete", image, "first").code == 0
     assert names(image) == ["two", "1"]
@@ -177,16 +167,20 @@ def test_other_formats(tmp_path: Path) -> None:
         assert (done.code, done.stderr.count("\n")) == (4, 1)
 
 
-@pytest.mark.parametrize("resized", [False, True])
-def test_killed_anywhere_it_is_the_old_state_or_the_new(tmp_path: Path, resized: bool) -> None:
-    size = 64 * MIB
-    image = write(make(tmp_path / "guest.qcow2", size), (1, MIB, 20 * MIB))
+def killed_image(folder: Path, *, resized: bool = False) -> tuple[Path, str, str]:
+    """An image with a snapshot ``first``, its content now and then."""
+    image = write(make(folder / "guest.qcow2", 4 * MIB), (1, MIB // 2, MIB))
     qemu_img("snapshot", "-c", "first", image)
     new = content(image)
-    write(image, (2, 10 * MIB, 20 * MIB))
+    write(image, (2, MIB, MIB))
     if resized:
-        qemu_img("resize", "-q", "--shrink", "-f", "qcow2", image, size // 2)
-    old = content(image)
+        qemu_img("resize", "-q", "--shrink", "-f", "qcow2", image, 2 * MIB)
+    return image, content(image), new
+
+
+@pytest.mark.parametrize("resized", [False, True])
+def test_killed_anywhere_it_is_the_old_state_or_the_new(tmp_path: Path, resized: bool) -> None:
+    image, old, new = killed_image(tmp_path, resized=resized)
     words: list[str | Path] = ["snapshot", "apply", image, "first"]
 
     def look() -> str:
@@ -197,15 +191,41 @@ def test_killed_anywhere_it_is_the_old_state_or_the_new(tmp_path: Path, resized:
             assert resized, "the state is neither the old nor the new one"
         if found != "old":
             assert saved, "no way back"
-        assert imgtools(*words).code == 0
+        assert here(*words) == 0
         assert content(image) == new
         assert check(image) == 0
-        copy = tmp_path / "back.qcow2"
+        copy = tmp_path / "start" / "back.qcow2"
         shutil.copyfile(image, copy)
-        assert imgtools("snapshot", "apply", copy, names(image)[1]).code == 0
+        assert here("snapshot", "apply", copy, names(image)[1]) == 0
         assert content(copy) == old
         return found
 
     outcomes = kill_loop(words, [image], look, kills=KILLS // 3 if resized else KILLS)
     assert outcomes["old"], outcomes
     assert outcomes["new"], outcomes
+
+
+@pytest.mark.parametrize("verb", ["create", "apply", "delete"])
+def test_what_a_killed_run_left_is_told_and_set_right(tmp_path: Path, verb: str) -> None:
+    image, old, new = killed_image(tmp_path)
+    words: list[str | Path] = ["snapshot", verb, image, "second" if verb == "create" else "first"]
+
+    def look() -> str:
+        state, snapshots = content(image), names(image)
+        assert state in (old, new if verb == "apply" else old)
+        assert snapshots[:1] == ["first"] or (verb, snapshots) == ("delete", [])
+        done = subprocess.run(["qemu-img", "check", "-q", image], check=False)
+        if done.returncode:
+            code, told = said("image", "check", image)
+            assert code == 10
+            assert f"imgtools recover {image}" in told
+            assert '"action": "mend"' in said("recover", "--list", "--json", image)[1]
+        assert here("recover", image) == 0
+        assert check(image) == 0
+        assert here("image", "check", image) == 0
+        assert (content(image), names(image)) == (state, snapshots)
+        return "mended" if done.returncode else "whole"
+
+    outcomes = kill_loop(words, [image], look, kills=KILLS // 3)
+    assert outcomes["killed"] > 10
+    assert outcomes["mended"], outcomes

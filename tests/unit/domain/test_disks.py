@@ -84,7 +84,7 @@ def test_network_disks_become_uris(source: str, uri: str) -> None:
         ("<disk type='vhostuser'><source type='unix' path='/s'/>", "disk type vhostuser"),
         ("<disk type='nvme'><source type='pci'/>", "disk type nvme"),
         ("<disk type='network'><source protocol='rbd' name='p/i'><host name='h'/></source>", "rbd"),
-        ("<disk type='file'><driver type='dmg'/><source file='/x'/>", "image format dmg"),
+        ("<disk type='file'><driver type='bad'/><source file='/x'/>", "image format bad"),
         ("<disk type='volume'><source pool='p' volume='v'/>", "no volume v in pool p"),
         ("<disk type='quantum'><source file='/x'/>", "unknown disk type quantum"),
     ],

@@ -1,61 +1,26 @@
-"""What the tests of new and resized images share."""
+"""Kill an imgtools at a call of qemu-img, and finish what it left."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tests.cli import PROGRAM, imgtools
-from tests.direct.image.disks import tmpfs
-
-__all__ = ["finish", "info", "killed", "leftovers", "loop_device", "records", "run", "tmpfs"]
-
-
-def run(*words: str | Path, cwd: Path | None = None, stdin: bytes = b"") -> str:
-    """Run a program that must succeed; what it printed."""
-    done = subprocess.run(words, check=True, capture_output=True, cwd=cwd, input=stdin)
-    return done.stdout.decode(errors="surrogateescape")
-
-
-def info(path: Path, image_format: str = "qcow2") -> dict[str, Any]:
-    """What qemu-img info says of an image; it stands in the root folder, as a daemon does."""
-    said = run(
-        "qemu-img", "info", "--output=json", "-f", image_format, path.absolute(), cwd=Path("/")
-    )
-    found = json.loads(said)
-    assert isinstance(found, dict)
-    return found
-
-
-@contextlib.contextmanager
-def loop_device(path: Path, *options: str) -> Iterator[Path]:
-    """A block device over a file."""
-    device = run("losetup", "--find", "--show", *options, path).strip()
-    try:
-        yield Path(device)
-    finally:
-        run("losetup", "--detach", device)
-
-
-def leftovers(folder: Path) -> list[str]:
-    """Names of our hidden files that are left in a folder."""
-    return [path.name for path in folder.iterdir() if ".imgtools" in path.name]
-
+from tests.direct.image.disks import leftovers
 
 # Stands for qemu-img: at its call number $AT it kills the imgtools that started it, before the real
-# one runs, while it runs, or after it.
+# one runs, while it runs, or after it; or it fills the disk of the file $FILL before.
 SHIM = """#!/bin/bash
 echo >> "$COUNT"
 real() { "$REAL" "$@"; }
 if [ "$(wc -l < "$COUNT")" = "$AT" ]; then
     case $WHEN in
+        full) cat /dev/zero > "$FILL" 2>/dev/null;;
         before) kill -9 $PPID; exit 1;;
         during) kill -9 $PPID; real "$@"; exit;;
         after) real "$@"; kill -9 $PPID; exit 1;;
@@ -67,6 +32,21 @@ exec "$REAL" "$@"
 
 def killed(folder: Path, at: int, when: str, *words: str | Path) -> int:
     """Run ``imgtools image`` so that it is killed at a call of qemu-img; its status."""
+    return _disturbed(folder, at, when, words).returncode
+
+
+def filled(folder: Path, at: int, fill: Path, *words: str | Path) -> tuple[int, str]:
+    """Run ``imgtools image`` so that the file ``fill`` takes all space from a call of qemu-img on.
+
+    Returns its status and what it said.
+    """
+    done = _disturbed(folder, at, "full", words, FILL=str(fill))
+    return done.returncode, done.stderr.decode()
+
+
+def _disturbed(
+    folder: Path, at: int, when: str, words: Sequence[str | Path], **more: str
+) -> subprocess.CompletedProcess[bytes]:
     bin_folder, count = folder / "bin", folder / "count"
     bin_folder.mkdir(exist_ok=True)
     shim = bin_folder / "qemu-img"
@@ -80,9 +60,10 @@ def killed(folder: Path, at: int, when: str, *words: str | Path) -> int:
         "COUNT": str(count),
         "AT": str(at),
         "WHEN": when,
+        **more,
     }
     argv: list[Any] = [PROGRAM, "image", *words]
-    return subprocess.run(argv, env=environment, capture_output=True, check=False).returncode
+    return subprocess.run(argv, env=environment, capture_output=True, check=False)
 
 
 def records(folder: Path) -> list[str]:
