@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import json
 import os
 import signal
 import sys
+import threading
 import traceback
 from typing import NoReturn
 
@@ -85,7 +88,15 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Run the program and exit with a code of the documented scale."""
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    if threading.active_count() > 1:
+        # A thread that is stuck in libguestfs may call back into an interpreter that has ended.
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def run(argv: list[str]) -> int:

@@ -34,3 +34,27 @@ def test_the_groups_help_lists_every_command() -> None:
     )
     for name in COMMANDS:
         assert f"  {name} " in done.stdout
+
+
+def test_the_end_does_not_wait_for_a_thread_that_is_stuck() -> None:
+    script = """
+import threading, time, weakref
+from imgtools.cli import main
+
+class Folder: pass
+
+def run(argv):
+    global folder
+    folder = Folder()
+    weakref.finalize(folder, print, "cleaned up")
+    threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+    print("said")
+    return 6
+
+main.run = run
+main.main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (6, "said\ncleaned up\n", "")
