@@ -91,7 +91,7 @@ def main() -> NoReturn:
     code = run(sys.argv[1:])
     if threading.active_count() > 1:
         # A thread that is stuck in libguestfs may call back into an interpreter that has ended.
-        atexit._run_exitfuncs()
+        atexit._run_exitfuncs()  # noqa: SLF001
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
