@@ -44,6 +44,8 @@ _MAGICS = (
 class DamagedInitramfsError(GuestOperationError):
     """It is no initramfs, or is cut off: a kernel could not unpack it either."""
 
+    code = "guest.initramfs-damaged"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
