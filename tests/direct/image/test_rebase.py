@@ -318,7 +318,7 @@ def test_random_chains(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("way", ["rebase", "flatten"])
 def test_killed_anywhere_it_shows_the_same_and_can_be_finished(tmp_path: Path, way: str) -> None:
-    size, step = 6 * MIB, MIB // 8
+    size, step = 10 * MIB, MIB // 8
     # Pieces here and there, so that each is a write of its own.
     old = raw(tmp_path / "old.img", size, *((1, at, step // 2) for at in range(0, size, step)))
     raw(tmp_path / "new.img", size, (2, MIB, 4 * MIB))
