@@ -291,10 +291,17 @@ def _print(result: Report, how: How, output: Output) -> None:
         return
     freed = human_size(sum(one.freed for one in did))
     count = sum(len(one.actions) for one in did)
-    if result.committed:
-        tell(f"{count} changes by {len(did)} operations, {freed} freed in the guest")
+    said = f"{_plural(count, 'change')} by {_plural(len(did), 'operation')}"
+    if how.dry_run:
+        tell(f"dry run: {said}; the image is as it was")
+    elif result.committed:
+        tell(f"{said}, {freed} freed in the guest")
     else:
-        tell(f"dry run: {count} changes by {len(did)} operations; the image is as it was")
+        tell(f"{said}, by which nothing in the guest is another; the image is as it was")
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _print_actions(prepared: Sequence[Prepared]) -> None:

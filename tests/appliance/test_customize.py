@@ -370,6 +370,12 @@ def test_sysprep_customizes_what_it_has_emptied_and_then_removes_what_programs_m
     assert imgtools("sysprep", "--check", "-a", debian).code == 0
 
     before = state(debian)
+    for words in (["-n"], []):
+        only = ("--operations", "customize", *customized[:4])
+        again = imgtools("sysprep", *words, "-a", debian, *only)
+        assert (again.code, again.stdout) == (0, b"")
+        assert "nothing to do" in again.stderr
+        assert state(debian) == before
     failed = imgtools("sysprep", "-a", debian, "--run-command", "exit 7")
     assert failed.code == 6
     assert "operation customize: --run-command: exit 7: exit status 7" in failed.stderr

@@ -104,7 +104,7 @@ def _dry_run(
     def task(session: Session) -> list[Prepared]:
         tree = guest_tree(session, mounts)
         refuse_unmounted(how.mount_options, (one.mountpoint for one in tree.mounts))
-        return prepare(tree, operations, values)
+        return _acting(tree, prepare(tree, operations, values))
 
     outcome = run_selected(task, selection, arguments)
     return Report(
@@ -161,6 +161,31 @@ def prepare(
             )
         )
     return prepared
+
+
+def _acting(tree: GuestTree, prepared: Sequence[Prepared]) -> list[Prepared]:
+    """The same without what is done in any case (`Action.always`) and would change nothing.
+
+    A step knows that of the guest as it is: after a program, or a change at the same place, it may
+    have something to do.
+    """
+    touched: set[bytes] = set()
+    ran = False
+    acting = []
+    for one in prepared:
+        actions = []
+        for action in one.actions:
+            path = action.path
+            if path.startswith(b"/"):  # else it is a command
+                path = _resolved(tree, path)
+            near = _holds(path, touched) or any(path.startswith(other + b"/") for other in touched)
+            if action.always and not ran and not near and action.step.idle(tree):
+                continue
+            actions.append(action)
+            touched.add(path)
+            ran = ran or action.verb == "ran"
+        acting.append(replace(one, actions=tuple(actions)))
+    return acting
 
 
 def _made(tree: GuestTree, actions: Iterable[Action]) -> set[bytes]:
@@ -221,7 +246,11 @@ class _Sysprep:
     def idle(self, tree: GuestTree) -> bool:
         """Plan on the direct engine's view; True if there is nothing to do."""
         self.prepared = prepare(tree, self.operations, self.values)
-        return not any(one.actions for one in self.prepared)
+        acting = _acting(tree, self.prepared)
+        if any(one.actions for one in acting):
+            return False
+        self.prepared = acting
+        return True
 
     def perform(self, guest: GuestFiles) -> list[Done]:
         """Do what was planned: what needs devices with nothing mounted, then the files."""
@@ -253,12 +282,14 @@ class _Sysprep:
             ]
         except GuestOperationError as error:
             raise _failed(one.operation, error) from error
-        return replace(one, actions=tuple(actions))
+        return replace(one, actions=tuple(action for action in actions if action is not None))
 
-    def _one(self, action: Action, guest: GuestFiles, done: list[Done]) -> Action:
-        """Do one action; the action as it is to be reported."""
+    def _one(self, action: Action, guest: GuestFiles, done: list[Done]) -> Action | None:
+        """Do one action; the action as it is to be reported, None if the guest was so already."""
         new = _perform(action, guest)
         done += new
+        if action.always and not new:
+            return None
         details = ", ".join(one.detail for one in new)
         return replace(action, detail=details) if action.unmounted else action
 
