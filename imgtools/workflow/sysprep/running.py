@@ -179,13 +179,20 @@ def _acting(tree: GuestTree, prepared: Sequence[Prepared]) -> list[Prepared]:
             if path.startswith(b"/"):  # else it is a command
                 path = _resolved(tree, path)
             near = _holds(path, touched) or any(path.startswith(other + b"/") for other in touched)
-            if action.always and not ran and not near and action.step.idle(tree):
+            if action.always and not ran and not near and _is_idle(action, tree):
                 continue
             actions.append(action)
             touched.add(path)
             ran = ran or action.verb == "ran"
         acting.append(replace(one, actions=tuple(actions)))
     return acting
+
+
+def _is_idle(action: Action, tree: GuestTree) -> bool:
+    try:
+        return action.step.idle(tree)
+    except GuestOperationError:  # it needs what comes before it, or fails when it is done
+        return False
 
 
 def _made(tree: GuestTree, actions: Iterable[Action]) -> set[bytes]:
