@@ -21,7 +21,7 @@ Answer = tuple[str, str, Any]
 # Where the kernel's names of disks stand in answers.
 DISK = re.compile(r"(/dev/)(sd[a-z]+)")
 MEMBER = re.compile(r"(device_dev_)(sd[a-z]+)")
-FORGOTTEN = re.compile(r"((?:btrfsvol:|parted: |superblock on )/dev/)(sd[a-z]+)")
+FORGOTTEN = re.compile(r"((?:btrfsvol:|parted: |superblock on |mkfs: xfs: )/dev/)(sd[a-z]+)")
 APPLIANCE_EVENTS = 0x10 | 0x20 | 0x40 | 0x80 | 0x200
 
 
