@@ -26,8 +26,8 @@ def test_virt_diff_says_the_same(options: tuple[str, ...], image: Image) -> None
     overlay = image("qcow2-on-raw")
     base = overlay.with_name("base.raw")
     words = [word for word in options if word != "--content"]  # virt-diff's default
-    # SCSI disks are probed by several threads: where the two sides have not got the same kernel name,
-    # virt-diff calls every file changed, by its device number.
+    # SCSI disks are probed by several threads: where the two sides have not got the same kernel
+    # name, virt-diff calls every file changed, by its device number.
     for _ in range(5):
         expected = virt("virt-diff", *words, "-a", base, "-A", overlay)
         if b"st_dev" not in expected:
