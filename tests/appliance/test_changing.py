@@ -21,7 +21,6 @@ from tests.appliance.scratch import (
     found,
     is_there,
     members,
-    overlay_of,
     read,
     state,
     stock,
@@ -30,13 +29,6 @@ from tests.cli import imgtools
 
 pytestmark = pytest.mark.appliance
 Image = Callable[[str], Path]
-
-
-@pytest.fixture
-def lvm(image: Image, tmp_path: Path) -> Path:
-    """An overlay of a real Debian: ext4 root and XFS home on LVM, ext4 boot, FAT ESP."""
-    (tmp_path / "disks").mkdir()
-    return overlay_of(image("debian-lvm"), tmp_path / "disks/disk.qcow2")
 
 
 def test_every_small_command(disk: Path, tmp_path: Path) -> None:
@@ -156,18 +148,20 @@ truncate /etc/issue.net
 """
 
 
-def test_apply_is_one_launch_and_its_dry_run_says_what_it_does(lvm: Path, tmp_path: Path) -> None:
+def test_apply_is_one_launch_and_its_dry_run_says_what_it_does(
+    debian: Path, tmp_path: Path
+) -> None:
     launches = Launches(tmp_path)
     steps = tmp_path / "steps.txt"
     steps.write_text(STEPS)
-    before = state(lvm)
-    dry = change("apply", "-n", "--json", "-a", lvm, steps)
-    assert state(lvm) == before
+    before = state(debian)
+    dry = change("apply", "-n", "--json", "-a", debian, steps)
+    assert state(debian) == before
     planned = json.loads(dry.stdout)
     assert (planned["schema"], planned["result"]["committed"]) == ("imgtools/apply", False)
     assert planned["result"]["dry_run"] is True
 
-    done = change("apply", "--json", "--diff", "-a", lvm, steps, **launches.environment)
+    done = change("apply", "--json", "--diff", "-a", debian, steps, **launches.environment)
     assert launches.count() == 1
     result = json.loads(done.stdout)["result"]
     assert (result["committed"], result["dry_run"]) == (True, False)
@@ -198,17 +192,17 @@ def test_apply_is_one_launch_and_its_dry_run_says_what_it_does(lvm: Path, tmp_pa
     assert changes["/opt/app/conf/app.ini"]["after"]["mode"] == "0640"
     assert changes["/boot/new"]["after"]["mode"] == "1777"
 
-    assert read(lvm, "/etc/app/app.ini") == b"[app]\nport = 8080\n"
-    assert read(lvm, "/etc/app/app.ini.orig") == b"[app]\nport = 80\ndebug = no\n"
-    assert read(lvm, "/boot/efi/startup.nsh") == b"echo off\n"
-    assert b"Debian GNU/Linux" in read(lvm, "/home/issue")
-    listing = stock("virt-ls", "-lR", "--uids", "-a", lvm, "/opt").decode().splitlines()
+    assert read(debian, "/etc/app/app.ini") == b"[app]\nport = 8080\n"
+    assert read(debian, "/etc/app/app.ini.orig") == b"[app]\nport = 80\ndebug = no\n"
+    assert read(debian, "/boot/efi/startup.nsh") == b"echo off\n"
+    assert b"Debian GNU/Linux" in read(debian, "/home/issue")
+    listing = stock("virt-ls", "-lR", "--uids", "-a", debian, "/opt").decode().splitlines()
     seen = {line.split()[-1]: line.split()[:5] for line in listing if "/opt/app" in line}
     assert seen["/opt/app/conf"][:2] == ["d", "0750"]
     assert seen["/opt/app/conf/app.ini"] == ["-", "0640", "18", "8", "8"]
     assert len(seen) == 5
-    subprocess.run(["qemu-img", "check", "-q", lvm], check=True)
-    assert state(lvm)[2] == before[2]
+    subprocess.run(["qemu-img", "check", "-q", debian], check=True)
+    assert state(debian)[2] == before[2]
 
 
 def without_times(changes: list[dict[str, Any]]) -> list[dict[str, Any]]:

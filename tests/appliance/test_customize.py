@@ -23,7 +23,6 @@ from tests.appliance.scratch import (
     found,
     is_there,
     members,
-    overlay_of,
     read,
     state,
 )
@@ -31,13 +30,6 @@ from tests.cli import Result, imgtools
 
 pytestmark = pytest.mark.appliance
 Image = Callable[[str], Path]
-
-
-@pytest.fixture
-def debian(image: Image, tmp_path: Path) -> Path:
-    """An overlay of a real Debian: ext4 root and XFS home on LVM, ext4 boot, FAT ESP."""
-    (tmp_path / "disks").mkdir()
-    return overlay_of(image("debian-lvm"), tmp_path / "disks/disk.qcow2")
 
 
 def customize(*words: str | Path, **environment: str) -> Result:

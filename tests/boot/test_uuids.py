@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.cpio import archive
 from tests.boot.test_boot import boot, overlay
 from tests.cli import imgtools
 
@@ -45,15 +46,8 @@ def uuids(disk: Path) -> dict[str, str]:
 
 def initramfs_that_names(uuid: str) -> bytes:
     """A compressed archive to be put behind another: a setting that initramfs-tools runs."""
-
-    def member(name: str, mode: int, content: bytes) -> bytes:
-        fields = (0, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name) + 1, 0)
-        head = b"070701" + b"".join(b"%08X" % field for field in fields) + name.encode() + b"\0"
-        return head + bytes(-len(head) % 4) + content + bytes(-len(content) % 4)
-
     setting = f'echo "initramfs knows UUID={uuid}" > /dev/kmsg\n'.encode()
-    archive = member("conf/conf.d/names", 0o100644, setting) + member("TRAILER!!!", 0, b"")
-    return bytes(512) + gzip.compress(archive)
+    return bytes(512) + gzip.compress(archive({"conf/conf.d/names": setting}))
 
 
 def make_core(disk: Path, folder: Path, uuid: str) -> Path:

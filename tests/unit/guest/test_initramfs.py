@@ -13,6 +13,7 @@ from collections.abc import Callable
 import lz4.block
 import pytest
 
+from fixtures.cpio import archive
 from imgtools.direct.importing import zstd
 from imgtools.errors import GuestOperationError
 from imgtools.guest.linux import initramfs
@@ -27,12 +28,7 @@ TEXT = Text(
 
 
 def cpio(*files: tuple[bytes, bytes], magic: bytes = b"070701") -> bytes:
-    def member(name: bytes, content: bytes) -> bytes:
-        fields = (0, 0o100644, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name) + 1, 0)
-        head = magic + b"".join(b"%08X" % field for field in fields) + name + b"\0"
-        return head + bytes(-len(head) % 4) + content + bytes(-len(content) % 4)
-
-    return b"".join(member(*one) for one in (*files, (b"TRAILER!!!", b"")))
+    return archive({name.decode(): content for name, content in files}, magic)
 
 
 def lz4_legacy(data: bytes) -> bytes:
