@@ -7,7 +7,6 @@ import os
 import stat
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,6 @@ from tests.appliance.scratch import (
 from tests.cli import imgtools
 
 pytestmark = pytest.mark.appliance
-Image = Callable[[str], Path]
 
 
 def test_every_small_command(disk: Path, tmp_path: Path) -> None:

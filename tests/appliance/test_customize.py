@@ -7,7 +7,7 @@ import hashlib
 import json
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -29,7 +29,6 @@ from tests.appliance.scratch import (
 from tests.cli import Result, imgtools
 
 pytestmark = pytest.mark.appliance
-Image = Callable[[str], Path]
 
 
 def customize(*words: str | Path, **environment: str) -> Result:
