@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from imgtools.errors import ImageNotFoundError, ImageUnreadableError, ImageUnsupportedError
-from imgtools.model import ImageLayer
+from imgtools.model.disks import ImageLayer
 
 Node = dict[str, Any]
 

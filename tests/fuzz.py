@@ -23,7 +23,8 @@ from pathlib import Path
 import fixtures
 from imgtools.errors import ImgtoolsError
 from imgtools.guest.opening import Session, run_on_engine
-from imgtools.model import DiskRequest, Filesystem
+from imgtools.model.disks import DiskRequest
+from imgtools.model.storage import Filesystem
 from imgtools.workflow.opening import resolve_disks
 
 CASE_SECONDS = 20

@@ -13,7 +13,7 @@ from fixtures.sysprep import Trace
 from imgtools.api import Operation
 from imgtools.guest.opening import Session
 from imgtools.guest.tree import GuestTree
-from imgtools.model import DiskRequest
+from imgtools.model.disks import DiskRequest
 from imgtools.workflow.files import guest_tree
 from imgtools.workflow.selection import DiskArguments, run_selected, select_one
 from imgtools.workflow.sysprep.registry import GROUP, build

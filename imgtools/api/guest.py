@@ -18,7 +18,8 @@ from imgtools.guest.linux.distros import family
 from imgtools.guest.linux.findings import Findings
 from imgtools.guest.linux.release import Release, find_release
 from imgtools.guest.tree import GuestTree
-from imgtools.model import Stat, Storage
+from imgtools.model.files import Stat
+from imgtools.model.storage import Storage
 
 MAX_TEXT = 16 << 20
 """Bytes of the largest file that an operation reads."""

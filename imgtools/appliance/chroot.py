@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from imgtools.appliance.launch import Appliance
 from imgtools.errors import ApplianceError, GuestOperationError
-from imgtools.model import Ran
+from imgtools.model.engine import Ran
 
 MAX_OUTPUT = 1 << 20
 """Bytes of output that are kept: the last ones.  A reply of libguestfs holds 4 MiB."""

@@ -30,19 +30,12 @@ from imgtools.appliance.unlock import unlock
 from imgtools.appliance.writing import ApplianceWriter
 from imgtools.config import Config
 from imgtools.errors import GuestOperationError
-from imgtools.model import (
-    PLAIN,
-    Disk,
-    EngineName,
-    FileTree,
-    ForeignGuest,
-    KeySpec,
-    Machine,
-    Notice,
-    Ran,
-    Storage,
-    unique_vg_names,
-)
+from imgtools.model.disks import Disk, KeySpec
+from imgtools.model.engine import PLAIN, EngineName, Machine, Ran
+from imgtools.model.files import FileTree
+from imgtools.model.foreign import ForeignGuest
+from imgtools.model.notices import Notice
+from imgtools.model.storage import Storage, unique_vg_names
 
 _MAX_ROUNDS = 4  # LVM on LUKS on LVM, and one to spare
 

@@ -16,7 +16,8 @@ from imgtools.appliance.library import (
     decode,
 )
 from imgtools.appliance.translate import first_line
-from imgtools.model import ForeignApplication, ForeignGuest, Notice
+from imgtools.model.foreign import ForeignApplication, ForeignGuest
+from imgtools.model.notices import Notice
 
 _TEXTS = {
     "type": "type",

@@ -14,7 +14,7 @@ from imgtools.appliance.launch import Appliance, Way
 from imgtools.appliance.library import open_handle
 from imgtools.appliance.probe import KvmAnswer, kvm_works
 from imgtools.config import Config
-from imgtools.model import Disk, DiskRequest, ImageLayer
+from imgtools.model.disks import Disk, DiskRequest, ImageLayer
 from imgtools.process import run
 
 _SCRATCH = 1 << 20

@@ -43,7 +43,9 @@ from imgtools.errors import (
     RefusedError,
     UsageError,
 )
-from imgtools.model import PLAIN, Disk, Machine, Notice
+from imgtools.model.disks import Disk
+from imgtools.model.engine import PLAIN, Machine
+from imgtools.model.notices import Notice
 from imgtools.process import signals_later
 
 T = TypeVar("T")

@@ -11,7 +11,7 @@ from imgtools.appliance.library import CallError, Library
 from imgtools.appliance.survey import Survey, kernel_path
 from imgtools.appliance.translate import mount_reason
 from imgtools.errors import GuestOperationError
-from imgtools.model import Filesystem, Storage
+from imgtools.model.storage import Filesystem, Storage
 
 # Kinds of UFS that the kernel cannot tell apart by itself (Documentation/admin-guide/ufs.rst).
 _UFS_TYPES = ("ufs2", "44bsd", "old", "sun", "sunx86")

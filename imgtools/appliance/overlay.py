@@ -23,7 +23,7 @@ from imgtools.errors import (
     SpaceError,
     ToolError,
 )
-from imgtools.model import Disk
+from imgtools.model.disks import Disk
 from imgtools.nodes import Node, json_name
 from imgtools.process import run
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from imgtools.config import Config
 from imgtools.errors import ToolError, ToolTimeoutError
-from imgtools.model import Notice
+from imgtools.model.notices import Notice
 from imgtools.process import run
 
 PROBE_TIMEOUT = 5.0

@@ -21,7 +21,7 @@ from imgtools.errors import (
     UntrustedReferenceError,
     UsageError,
 )
-from imgtools.model import Disk
+from imgtools.model.disks import Disk
 from imgtools.process import run
 
 NBD_PORT = 10809

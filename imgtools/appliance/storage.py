@@ -11,13 +11,13 @@ import re
 from collections.abc import Iterator, Mapping
 
 from imgtools.appliance.survey import Device, Survey, disk_index, disks_below, unescape
-from imgtools.model import (
+from imgtools.model.notices import Notice
+from imgtools.model.storage import (
     BlockDevice,
     Filesystem,
     LogicalVolume,
     LuksVolume,
     MdDevice,
-    Notice,
     Partition,
     PhysicalVolume,
     Storage,

@@ -32,7 +32,7 @@ from imgtools.errors import (
     GuestNotAFileError,
     GuestOperationError,
 )
-from imgtools.model import DirEntry, FileKind, Stat, StatVFS
+from imgtools.model.files import DirEntry, FileKind, Stat, StatVFS
 
 PATH_MAX = 4096
 READ_AHEAD = 1 << 20

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from imgtools.appliance.launch import Appliance
 from imgtools.appliance.library import CallError
 from imgtools.appliance.survey import Device, Survey
-from imgtools.model import KeySpec, Notice
+from imgtools.model.disks import KeySpec
+from imgtools.model.notices import Notice
 
 
 def unlock(

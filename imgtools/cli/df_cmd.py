@@ -14,7 +14,8 @@ from imgtools.cli.human import human_size
 from imgtools.cli.options import DiskArguments, Output, disk_options, output_options
 from imgtools.cli.render import finish, print_csv, print_json, safe_text, tell, tell_engine
 from imgtools.errors import EXIT_FAILED, UsageError
-from imgtools.model import Notice, StatVFS
+from imgtools.model.files import StatVFS
+from imgtools.model.notices import Notice
 
 if TYPE_CHECKING:
     from imgtools.workflow.df import Failure, FilesystemUsage, GuestUsage

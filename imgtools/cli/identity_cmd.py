@@ -11,7 +11,7 @@ from imgtools.cli.render import finish, print_columns, print_json, report_failur
 from imgtools.errors import EXIT_FINDINGS, ImgtoolsError
 
 if TYPE_CHECKING:
-    from imgtools.model import Notice
+    from imgtools.model.notices import Notice
     from imgtools.workflow.identity import Identities, Shared
 
 EPILOG = """\b

@@ -10,7 +10,7 @@ from typing import Any
 
 from imgtools.cli.render import SCHEMA_VERSION, jsonable
 from imgtools.errors import OutputError
-from imgtools.model import Notice
+from imgtools.model.notices import Notice
 
 _IN_MEMORY = 8 << 20
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 from imgtools.cli.human import human_size
 from imgtools.cli.render import csv_field
-from imgtools.model import Stat
+from imgtools.model.files import Stat
 from imgtools.workflow.ls import Entry
 
 Times = Literal["iso", "time_t", "relative", "days"]

@@ -17,7 +17,7 @@ from imgtools.workflow.selection import NO_DISK
 
 if TYPE_CHECKING:
     from imgtools.guest.linux.journal import JournalEntry
-    from imgtools.model import Notice
+    from imgtools.model.notices import Notice
     from imgtools.workflow.log import LogFilter
 
 EPILOG = """\b

@@ -25,7 +25,8 @@ from imgtools.workflow.selection import NO_DISK
 
 if TYPE_CHECKING:
     from imgtools.cli.listing import LineFormat
-    from imgtools.model import Notice, Stat
+    from imgtools.model.files import Stat
+    from imgtools.model.notices import Notice
     from imgtools.workflow.ls import Entry, ListOptions
     from imgtools.workflow.resumable import ResumableWriter
 

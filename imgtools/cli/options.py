@@ -18,7 +18,7 @@ import click
 
 from imgtools.config import ENGINES, load
 from imgtools.errors import UsageError
-from imgtools.model import KNOWN_FORMATS, DiskRequest, KeySpec
+from imgtools.model.disks import KNOWN_FORMATS, DiskRequest, KeySpec
 from imgtools.workflow.selection import DiskArguments
 
 __all__ = [

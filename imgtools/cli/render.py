@@ -16,7 +16,7 @@ from typing import Any
 
 from imgtools.cli.options import Output
 from imgtools.errors import EXIT_OK, EXIT_WARNINGS, ImgtoolsError
-from imgtools.model import Notice
+from imgtools.model.notices import Notice
 
 SCHEMA_VERSION = 1
 

@@ -27,7 +27,7 @@ from imgtools.errors import EXIT_FINDINGS, UsageError
 from imgtools.workflow.selection import NO_DISK
 
 if TYPE_CHECKING:
-    from imgtools.model import Notice
+    from imgtools.model.notices import Notice
     from imgtools.workflow.search import Criteria, Found
 
 EPILOG = """\b

@@ -28,7 +28,7 @@ from imgtools.workflow.selection import NO_DISK
 
 if TYPE_CHECKING:
     from imgtools.api import Operation, Values
-    from imgtools.model import Machine
+    from imgtools.model.engine import Machine
     from imgtools.workflow.changing import How
     from imgtools.workflow.sysprep.registry import Registry
     from imgtools.workflow.sysprep.running import Prepared, Report

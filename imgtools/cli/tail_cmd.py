@@ -10,7 +10,7 @@ import click
 from imgtools.cli.options import DiskArguments, Output, disk_options, mount_option, output_options
 from imgtools.cli.render import finish, report_failures, tell_engine
 from imgtools.errors import UsageError
-from imgtools.model import Notice
+from imgtools.model.notices import Notice
 from imgtools.workflow.selection import NO_DISK
 
 EPILOG = """\b

@@ -13,7 +13,7 @@ from typing import Any
 from imgtools.direct.importing import import_only
 from imgtools.direct.streams import Adapter, BlockStream, FileStream, Joined, Padded, Window, Zeros
 from imgtools.errors import DamagedError, DirectUnsupportedError
-from imgtools.model import ImageLayer
+from imgtools.model.disks import ImageLayer
 
 SECTOR = 512
 MAX_TABLE_ENTRIES = 1 << 22  # 16 MiB of table: a disk of 4 TiB in blocks of 1 MiB

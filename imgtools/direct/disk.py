@@ -7,7 +7,7 @@ from collections.abc import Callable
 from imgtools.direct.guard import guard
 from imgtools.direct.streams import CACHE_BLOCKS, BlockStream, Cached, FileStream
 from imgtools.errors import DirectUnsupportedError
-from imgtools.model import Disk, ImageLayer
+from imgtools.model.disks import Disk, ImageLayer
 
 Opener = Callable[[ImageLayer, BlockStream | None], BlockStream]
 

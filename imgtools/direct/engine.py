@@ -9,7 +9,9 @@ from imgtools.direct.guard import guard
 from imgtools.direct.listing import list_storage
 from imgtools.direct.scan import Node, Scan, scan
 from imgtools.errors import DirectUnsupportedError, ImgtoolsError
-from imgtools.model import Disk, FileTree, KeySpec, Storage
+from imgtools.model.disks import Disk, KeySpec
+from imgtools.model.files import FileTree
+from imgtools.model.storage import Storage
 from imgtools.swap import is_clear
 
 READABLE = ("ext2", "ext3", "ext4", "xfs", "btrfs", "ntfs", "vfat", "exfat", "squashfs")

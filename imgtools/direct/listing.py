@@ -8,7 +8,7 @@ from dataclasses import replace
 from imgtools.direct.partitions import TableEntry
 from imgtools.direct.scan import Node, Scan
 from imgtools.errors import DirectUnsupportedError
-from imgtools.model import (
+from imgtools.model.storage import (
     BlockDevice,
     Filesystem,
     LogicalVolume,

@@ -18,7 +18,7 @@ from imgtools.direct.importing import import_only
 from imgtools.direct.streams import Adapter, BlockStream, Window
 from imgtools.direct.xts import XtsStream
 from imgtools.errors import DamagedError, DirectUnsupportedError, MissingBindingError
-from imgtools.model import KeySpec
+from imgtools.model.disks import KeySpec
 
 SECTOR = 512
 MAX_ITERATIONS = 20_000_000  # PBKDF2: about ten seconds

@@ -16,7 +16,9 @@ from imgtools.direct.disk import open_disk
 from imgtools.direct.partitions import Table, read_table
 from imgtools.direct.streams import CACHE_BLOCKS, BlockStream, Cached, Window
 from imgtools.errors import DamagedError, DirectUnsupportedError
-from imgtools.model import Disk, KeySpec, LuksVolume, MdDevice, Notice, unique_vg_names
+from imgtools.model.disks import Disk, KeySpec
+from imgtools.model.notices import Notice
+from imgtools.model.storage import LuksVolume, MdDevice, unique_vg_names
 
 MAX_ROUNDS = 8
 MAX_DISKS = 255

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
 from imgtools.errors import LibvirtError
-from imgtools.model import KNOWN_FORMATS
+from imgtools.model.disks import KNOWN_FORMATS
 
 if TYPE_CHECKING:
     from lxml.etree import _Element

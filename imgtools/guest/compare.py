@@ -14,7 +14,7 @@ from typing import BinaryIO, Literal
 
 from imgtools.guest.text_diff import text_diff
 from imgtools.guest.tree import GuestTree
-from imgtools.model import DirEntry, Stat
+from imgtools.model.files import DirEntry, Stat
 
 __all__ = ["Change", "ChangeKind", "compare_trees", "text_diff"]
 

@@ -16,7 +16,9 @@ from imgtools.guest.inspection import (
 )
 from imgtools.guest.packages.application import Collection
 from imgtools.guest.roots import Scan
-from imgtools.model import Filesystem, ForeignGuest, Notice
+from imgtools.model.foreign import ForeignGuest
+from imgtools.model.notices import Notice
+from imgtools.model.storage import Filesystem
 
 _APPLICATION_TEXTS = (
     *("name", "display_name", "version", "release", "arch", "install_path", "publisher", "url"),

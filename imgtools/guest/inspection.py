@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from imgtools.guest.packages.application import Application
-from imgtools.model import Notice
+from imgtools.model.notices import Notice
 
 __all__ = [
     "Application",

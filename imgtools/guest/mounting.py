@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from imgtools.errors import GuestOperationError, UsageError
 from imgtools.guest.opening import Session
 from imgtools.guest.tree import GuestTree, Mount, show
-from imgtools.model import Filesystem
+from imgtools.model.storage import Filesystem
 
 _HARMLESS = ("", "ro", "defaults", "noatime", "relatime", "nodev", "nosuid", "noexec")
 _SUBVOLUME = "btrfsvol:"

@@ -20,7 +20,9 @@ from imgtools.errors import (
     MissingBindingError,
     MissingError,
 )
-from imgtools.model import Disk, Engine, EngineName, KeySpec, Notice
+from imgtools.model.disks import Disk, KeySpec
+from imgtools.model.engine import Engine, EngineName
+from imgtools.model.notices import Notice
 
 T = TypeVar("T")
 

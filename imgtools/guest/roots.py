@@ -18,7 +18,8 @@ from imgtools.guest.linux.mounts import assemble, read_layout
 from imgtools.guest.linux.roots import COREOS, LINUX, kind_of_root
 from imgtools.guest.opening import Session
 from imgtools.guest.tree import GuestTree, Mount
-from imgtools.model import Filesystem, FileTree
+from imgtools.model.files import FileTree
+from imgtools.model.storage import Filesystem
 
 MAX_ROOTS = 100
 

@@ -16,7 +16,7 @@ from imgtools.guest.tree import GuestTree
 
 if TYPE_CHECKING:
     from imgtools.guest.compare import Change
-    from imgtools.model import Stat
+    from imgtools.model.files import Stat
 
 MAX_SIZE = 1 << 20
 MAX_LINES = 2000

@@ -21,7 +21,8 @@ from imgtools.errors import (
     GuestOperationError,
     GuestSymlinkLoopError,
 )
-from imgtools.model import DirEntry, FileTree, Stat, StatVFS, Storage
+from imgtools.model.files import DirEntry, FileTree, Stat, StatVFS
+from imgtools.model.storage import Storage
 
 MAX_LINKS = 40  # Linux's own limit: MAXSYMLINKS in fs/namei.c
 MAX_PATH = 1 << 16

@@ -26,7 +26,7 @@ from imgtools.guest.owners import parse_owner
 from imgtools.guest.steps import Done
 from imgtools.guest.tree import GuestTree, show
 from imgtools.guest.writing import GuestFiles
-from imgtools.model import Stat
+from imgtools.model.files import Stat
 
 CHUNK = 1 << 20
 _PATIENCE = 5.0  # seconds

@@ -21,7 +21,8 @@ from imgtools.errors import (
     GuestOperationError,
 )
 from imgtools.guest.tree import GuestTree, Mount, show
-from imgtools.model import FileTree, Ran, Stat, WritableTree
+from imgtools.model.engine import Ran
+from imgtools.model.files import FileTree, Stat, WritableTree
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

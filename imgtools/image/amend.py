@@ -14,7 +14,7 @@ from imgtools import nodes
 from imgtools.errors import ToolError
 from imgtools.image.options import option_words
 from imgtools.image.secret import Secrets, run_with
-from imgtools.model import ImageLayer
+from imgtools.model.disks import ImageLayer
 from imgtools.nodes import Node
 from imgtools.process import run
 

@@ -16,7 +16,7 @@ from imgtools.errors import ImageChainError, InUseError
 from imgtools.image.hold import holding
 from imgtools.image.job import run_job
 from imgtools.image.vet import vet
-from imgtools.model import ImageLayer
+from imgtools.model.disks import ImageLayer
 
 
 def store_backing_format(path: Path, name: bytes, backing_format: str) -> None:

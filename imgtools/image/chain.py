@@ -31,7 +31,7 @@ from imgtools.image.reference import resolve_reference
 from imgtools.image.signature import VMDK_SESPARSE
 from imgtools.image.source import Source, open_source
 from imgtools.image.vet import vet, vet_source
-from imgtools.model import KNOWN_FORMATS, Disk, DiskRequest, ImageLayer
+from imgtools.model.disks import KNOWN_FORMATS, Disk, DiskRequest, ImageLayer
 
 MAX_DEPTH = 256
 MAX_EXTENTS = 4096

@@ -8,7 +8,7 @@ from __future__ import annotations
 from imgtools.errors import ImageUnsupportedError, ToolError
 from imgtools.image.source import open_source
 from imgtools.image.vet_dmg import first_by_module
-from imgtools.model import ImageLayer
+from imgtools.model.disks import ImageLayer
 from imgtools.nodes import Node, spec
 from imgtools.process import run
 

@@ -17,7 +17,7 @@ from imgtools.errors import ImageError, ToolError
 from imgtools.image.check import MARKS
 from imgtools.image.job import run_job
 from imgtools.image.vet import vet
-from imgtools.model import ImageLayer
+from imgtools.model.disks import ImageLayer
 from imgtools.nodes import Node, chain_node, spec
 from imgtools.process import running
 

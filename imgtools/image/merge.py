@@ -14,7 +14,7 @@ from pathlib import Path
 
 from imgtools.image.inplace import alone
 from imgtools.image.job import Report, run_job, silent
-from imgtools.model import ImageLayer
+from imgtools.model.disks import ImageLayer
 from imgtools.nodes import chain_node, spec
 
 

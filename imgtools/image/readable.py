@@ -11,7 +11,7 @@ from imgtools.image.header import ImageHeader, Snapshot
 from imgtools.image.qemu import node_size
 from imgtools.image.secret import Secrets
 from imgtools.image.vet import vet
-from imgtools.model import Disk, ImageLayer
+from imgtools.model.disks import Disk, ImageLayer
 from imgtools.nodes import Node, chain_node
 
 

@@ -19,7 +19,7 @@ from imgtools.errors import (
 from imgtools.image.header import Problem
 from imgtools.image.member import SUFFIXES, Identity, Member, look
 from imgtools.image.newfile import is_partial
-from imgtools.model import Notice
+from imgtools.model.notices import Notice
 
 MAX_ENTRIES = 200_000
 MAX_FOLDERS = 64

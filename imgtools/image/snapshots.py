@@ -11,7 +11,7 @@ from itertools import zip_longest
 
 from imgtools.image.header import Snapshot
 from imgtools.image.source import Source, open_source
-from imgtools.model import ImageLayer
+from imgtools.model.disks import ImageLayer
 from imgtools.nodes import Node, spec
 from imgtools.process import run
 

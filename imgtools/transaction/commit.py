@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from imgtools.appliance.overlay import chain_node, commit_node, overlay_node
 from imgtools.errors import CommitError, ImageError, InUseError, ToolError
-from imgtools.model import Disk
+from imgtools.model.disks import Disk
 from imgtools.nodes import spec
 from imgtools.process import run
 from imgtools.transaction.record import sync

@@ -14,7 +14,7 @@ from typing import Literal
 from imgtools.appliance.overlay import chain_node
 from imgtools.errors import ImgtoolsError, InUseError, JournalError, ToolError
 from imgtools.image.hold import hold_for_change, holding
-from imgtools.model import Disk
+from imgtools.model.disks import Disk
 from imgtools.process import inheriting, run, signals_later
 from imgtools.transaction import record as records
 from imgtools.transaction.commit import CHECK_TIMEOUT, Resize, write_all

@@ -14,7 +14,7 @@ from typing import Self
 from imgtools.errors import CommitError, InUseError, ReadOnlyError, RefusedError, SpaceError
 from imgtools.image.children import overlays_of
 from imgtools.image.hold import Hold, holding
-from imgtools.model import Disk
+from imgtools.model.disks import Disk
 from imgtools.process import inheriting, signals_later
 from imgtools.transaction import record as records
 from imgtools.transaction import space

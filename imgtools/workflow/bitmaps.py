@@ -11,7 +11,7 @@ from imgtools.image import bitmaps
 from imgtools.image.chain import refuse_fatal, resolve_disk
 from imgtools.image.header import Bitmap, ImageHeader
 from imgtools.image.vet import vet
-from imgtools.model import DiskRequest
+from imgtools.model.disks import DiskRequest
 from imgtools.nodes import Node, chain_node
 from imgtools.workflow.held import held
 from imgtools.workflow.images import private_folder

@@ -12,7 +12,7 @@ from imgtools.image.forest import Forest, Link
 from imgtools.image.member import FORMAT_SUFFIXES, Identity, Member, holds_data
 from imgtools.image.plausible import RAW_SUFFIXES
 from imgtools.image.reference import protocol_of
-from imgtools.model import KNOWN_FORMATS
+from imgtools.model.disks import KNOWN_FORMATS
 from imgtools.workflow.shellwords import command_line
 
 MAX_DEPTH = 20

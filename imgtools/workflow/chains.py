@@ -13,7 +13,7 @@ from imgtools.image.forest import Forest, grow
 from imgtools.image.member import Identity
 from imgtools.image.newfile import leftover
 from imgtools.image.scan import Scan, scan
-from imgtools.model import Notice
+from imgtools.model.notices import Notice
 from imgtools.workflow.chain_findings import Finding, findings_of
 from imgtools.workflow.shellwords import command_line
 

@@ -22,7 +22,9 @@ from imgtools.guest.steps import Done, Step
 from imgtools.guest.text_diff import text_diff
 from imgtools.guest.tree import GuestTree, Mount
 from imgtools.guest.writing import DEAF, Ears, GuestFiles, Planned, plan_of
-from imgtools.model import PLAIN, Disk, Machine, Notice
+from imgtools.model.disks import Disk
+from imgtools.model.engine import PLAIN, Machine
+from imgtools.model.notices import Notice
 from imgtools.transaction.transaction import Transaction
 from imgtools.workflow.files import guest_tree
 from imgtools.workflow.held import refuse_running

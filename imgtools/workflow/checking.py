@@ -22,7 +22,8 @@ from imgtools.image.header import ImageHeader, Problem
 from imgtools.image.hold import holding
 from imgtools.image.kept import changed_ranges, keep_all, keep_changed, read_kept, restore
 from imgtools.image.newfile import new_file, refuse_existing
-from imgtools.model import DiskRequest, Notice
+from imgtools.model.disks import DiskRequest
+from imgtools.model.notices import Notice
 from imgtools.nodes import chain_node
 from imgtools.transaction.record import has_record
 from imgtools.workflow.held import held, refuse_running

@@ -20,7 +20,8 @@ from imgtools.image.inplace import mend_leaks, space_error, without_nodes
 from imgtools.image.job import Report, silent
 from imgtools.image.merge import commit_layers
 from imgtools.image.vet import vet
-from imgtools.model import DiskRequest, ImageLayer, Notice
+from imgtools.model.disks import DiskRequest, ImageLayer
+from imgtools.model.notices import Notice
 from imgtools.transaction.space import free
 from imgtools.workflow.dependents import domains, overlays, refuse_dependents, snapshots
 from imgtools.workflow.held import held, refuse_running

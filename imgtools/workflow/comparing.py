@@ -12,7 +12,8 @@ from imgtools.image.comparing import Difference, compare, map_extents
 from imgtools.image.job import Report
 from imgtools.image.readable import is_encrypted, opened_size, source_node
 from imgtools.image.secret import SOURCE, secrets
-from imgtools.model import Disk, DiskRequest, Notice
+from imgtools.model.disks import Disk, DiskRequest
+from imgtools.model.notices import Notice
 from imgtools.workflow.images import private_folder, to_read
 
 _IDS = ("first", "second")

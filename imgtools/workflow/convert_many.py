@@ -9,7 +9,8 @@ from urllib.parse import unquote, urlsplit
 
 from imgtools.appliance.remote import shown
 from imgtools.errors import ImgtoolsError, InUseError, NoDomainError, UsageError
-from imgtools.model import DiskRequest, Notice
+from imgtools.model.disks import DiskRequest
+from imgtools.model.notices import Notice
 from imgtools.workflow.converting import Converted, How, Show, check, convert_image
 from imgtools.workflow.selection import DiskArguments, targets
 

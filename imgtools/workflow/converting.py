@@ -17,7 +17,8 @@ from imgtools.image.readable import find_snapshot, header_of, opened_size, sourc
 from imgtools.image.same import refuse_difference
 from imgtools.image.secret import SOURCE, TARGET, Secrets, secrets
 from imgtools.image.target import complete_options
-from imgtools.model import Disk, DiskRequest, ImageLayer, Notice
+from imgtools.model.disks import Disk, DiskRequest, ImageLayer
+from imgtools.model.notices import Notice
 from imgtools.nodes import Node, chain_node
 from imgtools.workflow.images import files_of, private_folder, to_read
 from imgtools.workflow.opening import pending_notices

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from imgtools.guest.customize.commands_file import given
 from imgtools.guest.customize.plan import Customize, Placed, plan
-from imgtools.model import Machine
+from imgtools.model.engine import Machine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

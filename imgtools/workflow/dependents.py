@@ -10,7 +10,7 @@ from imgtools.errors import ImgtoolsError, RefusedError
 from imgtools.image.chain import follow_chain
 from imgtools.image.children import overlays_of
 from imgtools.image.vet import vet
-from imgtools.model import ImageLayer
+from imgtools.model.disks import ImageLayer
 
 
 def overlays(

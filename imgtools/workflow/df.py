@@ -18,7 +18,9 @@ from imgtools.errors import (
     ImgtoolsError,
 )
 from imgtools.guest.opening import Session
-from imgtools.model import EngineName, Notice, StatVFS
+from imgtools.model.engine import EngineName
+from imgtools.model.files import StatVFS
+from imgtools.model.notices import Notice
 from imgtools.workflow.selection import DiskArguments, Target, resolve, run_selected, targets
 
 if TYPE_CHECKING:

@@ -13,7 +13,10 @@ from imgtools.guest.inspection import Inspection
 from imgtools.guest.mounting import MountRequest
 from imgtools.guest.opening import Outcome, Session
 from imgtools.guest.tree import GuestTree, show
-from imgtools.model import Disk, EngineName, ImageLayer, Notice, Stat
+from imgtools.model.disks import Disk, ImageLayer
+from imgtools.model.engine import EngineName
+from imgtools.model.files import Stat
+from imgtools.model.notices import Notice
 from imgtools.workflow.checksums import checksum
 from imgtools.workflow.facts import FactChange, Facts, compare_facts, facts_of
 from imgtools.workflow.files import guest_tree

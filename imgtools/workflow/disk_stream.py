@@ -10,7 +10,7 @@ from imgtools.direct.disk import open_disk
 from imgtools.direct.streams import BlockStream, Cached
 from imgtools.errors import DirectUnsupportedError
 from imgtools.image.window import read_bytes
-from imgtools.model import Disk
+from imgtools.model.disks import Disk
 
 _SECTOR = 512
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from imgtools.errors import DirectError, GuestOperationError, ImageError
 from imgtools.guest.opening import Outcome, Session
-from imgtools.model import Filesystem, Storage
+from imgtools.model.storage import Filesystem, Storage
 from imgtools.workflow.selection import DiskArguments, run_selected, select_one
 
 RowType = Literal["filesystem", "lv", "vg", "pv", "partition", "device"]

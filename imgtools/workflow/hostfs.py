@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import BinaryIO
 
-from imgtools.model import Stat
+from imgtools.model.files import Stat
 
 CHUNK = 1 << 20
 HOLE = 1 << 16

@@ -21,7 +21,7 @@ from imgtools.image.hold import holding
 from imgtools.image.options import check_options
 from imgtools.image.qemu import info
 from imgtools.image.secret import secrets
-from imgtools.model import Disk, DiskRequest, ImageLayer
+from imgtools.model.disks import Disk, DiskRequest, ImageLayer
 from imgtools.transaction.transaction import Transaction
 from imgtools.workflow.held import refuse_running
 from imgtools.workflow.images import private_folder

@@ -20,7 +20,8 @@ from imgtools.image.reference import PROTOCOLS, protocol_of
 from imgtools.image.signature import detect
 from imgtools.image.source import open_source
 from imgtools.image.vet import vet_source
-from imgtools.model import KNOWN_FORMATS, DiskRequest, Notice
+from imgtools.model.disks import KNOWN_FORMATS, DiskRequest
+from imgtools.model.notices import Notice
 from imgtools.workflow.images import files_of, to_read
 
 MAX_NAME = 1023  # bytes that a qcow2 header has for it (docs/interop/qcow2.txt)

@@ -13,7 +13,7 @@ from typing import BinaryIO
 from imgtools.errors import SpaceError, UsageError
 from imgtools.image.job import Report, silent
 from imgtools.image.window import write_file
-from imgtools.model import Disk, DiskRequest
+from imgtools.model.disks import Disk, DiskRequest
 from imgtools.transaction.transaction import Transaction
 from imgtools.workflow.held import refuse_running
 from imgtools.workflow.images import private_folder, to_read

@@ -14,7 +14,8 @@ from imgtools.image.newfile import behind_links, new_file, refuse_existing
 from imgtools.image.options import check_options, options_of
 from imgtools.image.secret import secrets
 from imgtools.image.vet import MAX_VIRTUAL_SIZE, vet
-from imgtools.model import KNOWN_FORMATS, Notice
+from imgtools.model.disks import KNOWN_FORMATS
+from imgtools.model.notices import Notice
 from imgtools.transaction.space import free
 from imgtools.workflow.image_backing import Backing, use_backing
 from imgtools.workflow.image_target import onto_device, refuse_used

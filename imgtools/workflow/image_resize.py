@@ -22,7 +22,8 @@ from imgtools.errors import (
 from imgtools.image.header import ImageHeader
 from imgtools.image.vet import MAX_VIRTUAL_SIZE, vet
 from imgtools.image.window import write_bytes
-from imgtools.model import Disk, DiskRequest, Notice
+from imgtools.model.disks import Disk, DiskRequest
+from imgtools.model.notices import Notice
 from imgtools.transaction.space import free
 from imgtools.transaction.transaction import Transaction
 from imgtools.workflow.held import refuse_running

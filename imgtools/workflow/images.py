@@ -9,7 +9,7 @@ from pathlib import Path
 
 from imgtools.errors import UsageError
 from imgtools.image.hold import holding
-from imgtools.model import Disk, DiskRequest
+from imgtools.model.disks import Disk, DiskRequest
 from imgtools.workflow.opening import files_of_layers, finish_interrupted, resolve_disks
 
 

@@ -15,7 +15,8 @@ from imgtools.image.chain import Link, error_of, follow_chain
 from imgtools.image.header import ImageHeader
 from imgtools.image.locks import LockState, lock_state
 from imgtools.image.qemu import QemuInfo, info
-from imgtools.model import DiskRequest, Notice
+from imgtools.model.disks import DiskRequest
+from imgtools.model.notices import Notice
 from imgtools.workflow.selection import DiskArguments, targets
 
 

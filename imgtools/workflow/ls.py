@@ -11,7 +11,7 @@ from imgtools.errors import GuestOperationError, ImgtoolsError
 from imgtools.guest.mounting import MountRequest
 from imgtools.guest.opening import Outcome, Session
 from imgtools.guest.tree import GuestTree
-from imgtools.model import Stat
+from imgtools.model.files import Stat
 from imgtools.workflow.checksums import checksum
 from imgtools.workflow.files import for_each, guest_tree
 from imgtools.workflow.selection import DiskArguments, run_selected, select_one

@@ -11,7 +11,7 @@ from imgtools.image.readable import find_snapshot, header_of, source_node
 from imgtools.image.secret import SOURCE, TARGET, secrets
 from imgtools.image.target import MEASURABLE
 from imgtools.image.vet import MAX_VIRTUAL_SIZE
-from imgtools.model import DiskRequest
+from imgtools.model.disks import DiskRequest
 from imgtools.workflow.images import private_folder, to_read
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from imgtools.errors import GuestOperationError
 from imgtools.guest.tree import GuestTree, show
-from imgtools.model import Stat
+from imgtools.model.files import Stat
 
 MAX_HARD_LINKS = 100_000
 

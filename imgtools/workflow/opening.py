@@ -11,7 +11,8 @@ from imgtools.errors import UsageError
 from imgtools.image.chain import resolve_disk
 from imgtools.image.locks import lock_state
 from imgtools.image.vet import vet
-from imgtools.model import Disk, DiskRequest, ImageLayer, Notice
+from imgtools.model.disks import Disk, DiskRequest, ImageLayer
+from imgtools.model.notices import Notice
 from imgtools.transaction.record import has_record
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from imgtools.image.plausible import host_uses_device
 from imgtools.image.same import reads_as_zeros
 from imgtools.image.source import open_source
 from imgtools.image.vet import vet_source
-from imgtools.model import Notice
+from imgtools.model.notices import Notice
 from imgtools.workflow.converting import Job, compare
 from imgtools.workflow.images import files_of
 from imgtools.workflow.replacing import replacing

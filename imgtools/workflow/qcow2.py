@@ -12,7 +12,7 @@ from imgtools.image.chain import resolve_disk
 from imgtools.image.header import ImageHeader
 from imgtools.image.inplace import mend_leaks, space_error, without_nodes
 from imgtools.image.vet import vet
-from imgtools.model import DiskRequest, ImageLayer
+from imgtools.model.disks import DiskRequest, ImageLayer
 from imgtools.nodes import Node, chain_node
 from imgtools.workflow.held import held, refuse_running
 from imgtools.workflow.images import private_folder

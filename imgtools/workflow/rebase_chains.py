@@ -19,7 +19,7 @@ from imgtools.image.chain import Link, follow_chain, refuse_fatal, resolve_disk,
 from imgtools.image.header import ImageHeader
 from imgtools.image.rebase import FORMATS, LONGEST_NAME
 from imgtools.image.reference import protocol_of, resolve_reference
-from imgtools.model import DiskRequest, ImageLayer
+from imgtools.model.disks import DiskRequest, ImageLayer
 from imgtools.workflow.opening import files_of_layers
 
 

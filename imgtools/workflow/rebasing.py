@@ -12,7 +12,8 @@ from imgtools.image import rebase
 from imgtools.image.hold import Hold
 from imgtools.image.inplace import alone, mend_leaks, space_error, without_nodes
 from imgtools.image.job import Report, silent
-from imgtools.model import ImageLayer, Notice
+from imgtools.model.disks import ImageLayer
+from imgtools.model.notices import Notice
 from imgtools.nodes import Node, chain_node
 from imgtools.transaction.space import FLOOR, free
 from imgtools.workflow.held import held, refuse_running

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from imgtools.errors import ImageUnsupportedError, RefusedError
 from imgtools.image.header import ImageHeader
 from imgtools.image.window import data_from
-from imgtools.model import Disk, Notice
+from imgtools.model.disks import Disk
+from imgtools.model.notices import Notice
 from imgtools.workflow.images import private_folder
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from imgtools.errors import GuestOperationError, ImgtoolsError, UsageError
 from imgtools.guest.mounting import MountRequest
 from imgtools.guest.opening import Outcome, Session
 from imgtools.guest.tree import GuestTree
-from imgtools.model import Stat
+from imgtools.model.files import Stat
 from imgtools.workflow.files import for_each, guest_tree
 from imgtools.workflow.members import Member, members, too_deep
 from imgtools.workflow.owners import GROUPS, USERS, names_by_id

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, TypeVar
 from imgtools.config import Config, EngineChoice
 from imgtools.errors import ImageNotFoundError, NoDomainError, UsageError
 from imgtools.guest.opening import Outcome, Session, run_on_engine
-from imgtools.model import Disk, DiskRequest, KeySpec, Notice
+from imgtools.model.disks import Disk, DiskRequest, KeySpec
+from imgtools.model.notices import Notice
 
 if TYPE_CHECKING:
     from imgtools.domain.disks import DomainDisk

@@ -11,7 +11,7 @@ from imgtools.image import snapshots
 from imgtools.image.chain import refuse_fatal
 from imgtools.image.header import ImageHeader, Snapshot
 from imgtools.image.vet import vet
-from imgtools.model import Notice
+from imgtools.model.notices import Notice
 from imgtools.workflow.dependents import domains, overlays, refuse_dependents, refuse_saved
 from imgtools.workflow.qcow2 import Place, Qcow2, opened
 

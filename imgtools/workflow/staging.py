@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 from imgtools.errors import OutputError, RefusedError
 from imgtools.guest.tree import show
-from imgtools.model import Stat
+from imgtools.model.files import Stat
 from imgtools.workflow.hostfs import (
     OPEN_FOLDER,
     OPEN_NEW,

@@ -13,7 +13,7 @@ import struct
 import tarfile
 from collections.abc import Mapping
 
-from imgtools.model import Stat
+from imgtools.model.files import Stat
 
 BLOCK = 512
 _MAX_OCTAL = 8**7 - 1

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from imgtools.model import Stat
+from imgtools.model.files import Stat
 from imgtools.workflow.tar_records import padding
 
 GRAIN = 65536

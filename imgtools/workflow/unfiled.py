@@ -25,7 +25,7 @@ from imgtools.errors import (
     UsageError,
 )
 from imgtools.image.qemu import node_size
-from imgtools.model import Disk, DiskRequest, ImageLayer
+from imgtools.model.disks import Disk, DiskRequest, ImageLayer
 from imgtools.nodes import Node, json_name, spec
 
 MAX_FILES = 1 << 16

@@ -29,7 +29,7 @@ from imgtools.errors import (
     ImageNotFoundError,
     UntrustedReferenceError,
 )
-from imgtools.model import Disk, DiskRequest, ImageLayer
+from imgtools.model.disks import Disk, DiskRequest, ImageLayer
 
 pytestmark = pytest.mark.appliance
 
@@ -385,7 +385,7 @@ import signal, sys
 from pathlib import Path
 from imgtools.appliance.engine import ApplianceEngine
 from imgtools.cli.main import _on_terminate
-from imgtools.model import Disk, DiskRequest, ImageLayer
+from imgtools.model.disks import Disk, DiskRequest, ImageLayer
 signal.signal(signal.SIGTERM, _on_terminate)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell puts behind
 path = Path(sys.argv[1])

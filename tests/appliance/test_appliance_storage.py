@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from imgtools.appliance.engine import ApplianceEngine
-from imgtools.model import Disk, DiskRequest, ImageLayer
+from imgtools.model.disks import Disk, DiskRequest, ImageLayer
 
 pytestmark = pytest.mark.appliance
 

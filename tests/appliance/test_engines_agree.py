@@ -23,7 +23,8 @@ from imgtools.errors import (
 )
 from imgtools.guest.inspecting import inspect_guests
 from imgtools.guest.opening import Outcome, Session, run_on_engine
-from imgtools.model import Disk, DiskRequest, KeySpec, StatVFS
+from imgtools.model.disks import Disk, DiskRequest, KeySpec
+from imgtools.model.files import StatVFS
 from imgtools.workflow.opening import resolve_disks
 from tests.cli import imgtools
 

@@ -22,7 +22,7 @@ from imgtools.appliance.instant import template
 from imgtools.appliance.launch import Appliance
 from imgtools.config import Config, load
 from imgtools.errors import NoTemplateError
-from imgtools.model import Disk, DiskRequest, ImageLayer
+from imgtools.model.disks import Disk, DiskRequest, ImageLayer
 from tests.appliance.ways import new_handle, qemu_processes, scratch
 from tests.soak import memory_bound, soak
 

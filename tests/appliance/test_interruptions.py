@@ -17,7 +17,7 @@ import pytest
 from imgtools.errors import InUseError
 from imgtools.image.chain import resolve_disk
 from imgtools.image.hold import holding
-from imgtools.model import Disk, DiskRequest
+from imgtools.model.disks import Disk, DiskRequest
 from imgtools.transaction import recovery
 from imgtools.transaction.transaction import Transaction
 from tests.appliance.kills import Point, children_of, run_and_kill, wait_gone

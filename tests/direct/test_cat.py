@@ -132,7 +132,7 @@ def test_damage_half_way_goes_on_where_it_stopped(
 ) -> None:
     import io
 
-    from imgtools.model import DiskRequest
+    from imgtools.model.disks import DiskRequest
     from imgtools.workflow import resumable
     from imgtools.workflow.cat import cat
     from imgtools.workflow.selection import DiskArguments

@@ -219,7 +219,7 @@ def test_json_and_progress(crafted: Path, tmp_path: Path) -> None:
 def test_damage_half_way_begins_again(
     crafted: Path, tmp_path: Path, damaged_half_way: list[object]
 ) -> None:
-    from imgtools.model import DiskRequest
+    from imgtools.model.disks import DiskRequest
     from imgtools.workflow.copy_out import copy_out
     from imgtools.workflow.selection import DiskArguments
 

@@ -12,7 +12,7 @@ import pytest
 
 from imgtools.image.locks import LockState, lock_state
 from imgtools.image.qemu import info
-from imgtools.model import DiskRequest
+from imgtools.model.disks import DiskRequest
 from imgtools.workflow.opening import resolve_disks
 
 pytestmark = pytest.mark.direct

@@ -14,7 +14,7 @@ from imgtools.errors import EncryptedError
 from imgtools.image.chain import resolve_disk
 from imgtools.image.header import ImageHeader
 from imgtools.image.vet import vet
-from imgtools.model import DiskRequest
+from imgtools.model.disks import DiskRequest
 
 pytestmark = pytest.mark.direct
 

@@ -12,7 +12,7 @@ import pytest
 from imgtools.errors import EncryptedError, ImageError, ImageUnsupportedError
 from imgtools.image.chain import resolve_disk
 from imgtools.image.vet import vet
-from imgtools.model import DiskRequest
+from imgtools.model.disks import DiskRequest
 
 pytestmark = pytest.mark.direct
 

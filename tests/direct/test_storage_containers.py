@@ -13,7 +13,7 @@ import pytest
 from imgtools.direct.disk import open_disk
 from imgtools.errors import DamagedError, DirectUnsupportedError, UncleanError
 from imgtools.image.chain import resolve_disk
-from imgtools.model import Disk, DiskRequest, ImageLayer
+from imgtools.model.disks import Disk, DiskRequest, ImageLayer
 
 pytestmark = pytest.mark.direct
 

@@ -13,7 +13,8 @@ import pytest
 
 from imgtools.direct.engine import DirectEngine
 from imgtools.image.chain import resolve_disk
-from imgtools.model import DiskRequest, Storage
+from imgtools.model.disks import DiskRequest
+from imgtools.model.storage import Storage
 
 pytestmark = pytest.mark.appliance
 

@@ -17,7 +17,7 @@ from imgtools.direct.partitions import read_table
 from imgtools.direct.scan import scan
 from imgtools.direct.streams import FileStream, Window
 from imgtools.errors import DirectUnsupportedError, UncleanError
-from imgtools.model import Disk, DiskRequest, ImageLayer, KeySpec
+from imgtools.model.disks import Disk, DiskRequest, ImageLayer, KeySpec
 
 pytestmark = pytest.mark.appliance
 

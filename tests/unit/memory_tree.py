@@ -7,7 +7,7 @@ import stat
 from typing import BinaryIO
 
 from imgtools.errors import GuestFileNotFoundError, GuestNotADirectoryError
-from imgtools.model import DirEntry, Stat, StatVFS, kind_of_mode
+from imgtools.model.files import DirEntry, Stat, StatVFS, kind_of_mode
 
 Content = bytes | str | dict[bytes, object] | None
 

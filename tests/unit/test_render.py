@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from imgtools.cli.options import Output
 from imgtools.cli.render import csv_field, finish, jsonable, print_columns, print_json, safe_text
-from imgtools.model import Notice
+from imgtools.model.notices import Notice
 
 pytestmark = pytest.mark.unit
 

@@ -24,7 +24,7 @@ from imgtools.appliance.library import open_handle
 from imgtools.appliance.probe import kvm_works
 from imgtools.config import Config
 from imgtools.errors import ApplianceError, ImgtoolsError, NoTemplateError, RefusedError
-from imgtools.model import Notice
+from imgtools.model.notices import Notice
 
 # Whoever sets one of these wants an appliance or a qemu of his own.
 OWN_WAY = ("LIBGUESTFS_PATH", "LIBGUESTFS_HV", "LIBGUESTFS_QEMU", "LIBGUESTFS_APPEND")

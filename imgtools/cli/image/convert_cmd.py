@@ -14,7 +14,8 @@ from imgtools.cli.options import URI_SCHEMES, Output, make_request, output_optio
 from imgtools.cli.progress import Kind, Part, progress_option
 from imgtools.errors import UsageError
 from imgtools.image.target import WRITABLE, parse_options
-from imgtools.model import DiskRequest, Notice
+from imgtools.model.disks import DiskRequest
+from imgtools.model.notices import Notice
 
 if TYPE_CHECKING:
     from imgtools.workflow.convert_many import Failed

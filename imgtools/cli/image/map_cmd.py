@@ -14,7 +14,7 @@ from imgtools.cli.options import Output, output_options
 from imgtools.cli.render import safe_text
 
 if TYPE_CHECKING:
-    from imgtools.model import Disk
+    from imgtools.model.disks import Disk
 
 EPILOG = """\b
 Examples:

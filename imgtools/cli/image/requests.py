@@ -9,7 +9,7 @@ from imgtools.cli.options import make_request
 from imgtools.errors import UsageError
 
 if TYPE_CHECKING:
-    from imgtools.model import DiskRequest
+    from imgtools.model.disks import DiskRequest
 
 
 def requests_of(words: Sequence[str], image_format: str | None) -> list[DiskRequest]:

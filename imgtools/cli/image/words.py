@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from imgtools.image.target import WRITABLE
-from imgtools.model import KNOWN_FORMATS, READ_ONLY_FORMATS, UNFILED_FORMATS
+from imgtools.model.disks import KNOWN_FORMATS, READ_ONLY_FORMATS, UNFILED_FORMATS
 
 if TYPE_CHECKING:
     _Text = click.ParamType[str]

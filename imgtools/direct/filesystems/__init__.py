@@ -9,7 +9,7 @@ from imgtools.direct.filesystems.base import as_blocks
 from imgtools.direct.guard import guard
 from imgtools.direct.streams import BlockStream
 from imgtools.errors import DirectUnsupportedError
-from imgtools.model import FileTree
+from imgtools.model.files import FileTree
 
 if TYPE_CHECKING:
     from imgtools.direct.filesystems.btrfs import BtrfsVolumes

@@ -26,7 +26,7 @@ from imgtools.errors import (
     GuestNotADirectoryError,
     GuestNotAFileError,
 )
-from imgtools.model import DirEntry, FileKind, Stat, StatVFS
+from imgtools.model.files import DirEntry, FileKind, Stat, StatVFS
 
 MAX_ENTRIES = 400_000
 MAX_CACHED = 400_000

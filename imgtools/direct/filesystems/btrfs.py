@@ -19,7 +19,7 @@ from imgtools.direct.filesystems.btrfs_volume import WHAT, Item, Tree, Volume
 from imgtools.direct.guard import guard
 from imgtools.direct.streams import BlockStream
 from imgtools.errors import DamagedError, DirectUnsupportedError, GuestFileNotFoundError
-from imgtools.model import FileKind, Stat, StatVFS
+from imgtools.model.files import FileKind, Stat, StatVFS
 
 INODE_ITEM, INODE_REF, XATTR_ITEM, DIR_ITEM, DIR_INDEX, EXTENT_DATA = 1, 12, 24, 84, 96, 108
 ROOT_ITEM, ROOT_BACKREF, ROOT_REF = 132, 144, 156

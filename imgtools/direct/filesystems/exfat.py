@@ -21,7 +21,7 @@ from imgtools.errors import (
     GuestFileNotFoundError,
     GuestOperationError,
 )
-from imgtools.model import Stat, StatVFS
+from imgtools.model.files import Stat, StatVFS
 
 FILE, BITMAP, STREAM, NAME = 0x85, 0x81, 0xC0, 0xC1
 READ_ONLY, DIRECTORY = 0x1, 0x10

@@ -30,7 +30,7 @@ from imgtools.direct.filesystems.ext_super import (
 from imgtools.direct.filesystems.posix import decode_device, link_target
 from imgtools.direct.streams import BlockStream
 from imgtools.errors import DamagedError, DirectUnsupportedError
-from imgtools.model import FileKind, Stat, StatVFS
+from imgtools.model.files import FileKind, Stat, StatVFS
 
 ROOT = 2
 ENCRYPTED = 0x800

@@ -21,7 +21,7 @@ from imgtools.errors import (
     GuestFileNotFoundError,
     GuestOperationError,
 )
-from imgtools.model import FileKind, Stat, StatVFS
+from imgtools.model.files import FileKind, Stat, StatVFS
 
 READ_ONLY, VOLUME, DIRECTORY, LONG = 0x1, 0x8, 0x10, 0xF
 LOWER_BASE, LOWER_EXTENSION = 0x8, 0x10

@@ -23,7 +23,7 @@ from imgtools.errors import (
     GuestOperationError,
     UncleanError,
 )
-from imgtools.model import Stat, StatVFS
+from imgtools.model.files import Stat, StatVFS
 
 ROOT, BITMAP, FIRST_USER = 5, 6, 16
 STANDARD_INFORMATION, DATA, INDEX_ROOT, INDEX_ALLOCATION = 0x10, 0x80, 0x90, 0xA0

@@ -26,7 +26,7 @@ from imgtools.direct.filesystems.squashfs_data import (
 )
 from imgtools.direct.streams import BlockStream
 from imgtools.errors import DamagedError, DirectUnsupportedError
-from imgtools.model import FileKind, Stat, StatVFS
+from imgtools.model.files import FileKind, Stat, StatVFS
 
 DIRECTORY, FILE, LINK, BLOCK, CHARACTER, FIFO, SOCKET = range(1, 8)
 LONG = 7  # a long inode's type is the short one's plus this

@@ -27,7 +27,7 @@ from imgtools.direct.filesystems.xfs_super import (
 from imgtools.direct.guard import guard
 from imgtools.direct.streams import BlockStream
 from imgtools.errors import DamagedError, DirectUnsupportedError
-from imgtools.model import FileTree, Stat, StatVFS
+from imgtools.model.files import FileTree, Stat, StatVFS
 
 IO_SIZE = 4096  # st_blksize: the page size
 MAX_TARGET = 1024

@@ -13,7 +13,7 @@ from imgtools.direct.filesystems.base import Entry, read_exactly
 from imgtools.direct.filesystems.xfs_map import FORMAT_LOCAL, Extent, Inode, Mapper
 from imgtools.direct.filesystems.xfs_super import Super
 from imgtools.errors import DamagedError
-from imgtools.model import FileKind
+from imgtools.model.files import FileKind
 
 KINDS: tuple[FileKind, ...] = ("u", "r", "d", "c", "b", "f", "s", "l")
 INDEX_START = 1 << 35  # bytes; what lies beyond is no data

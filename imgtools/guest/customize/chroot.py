@@ -19,7 +19,8 @@ from imgtools.guest.linux.findings import Findings
 from imgtools.guest.steps import Content, Done, Write
 from imgtools.guest.tree import GuestTree
 from imgtools.guest.writing import GuestFiles
-from imgtools.model import Ran, Stat
+from imgtools.model.engine import Ran
+from imgtools.model.files import Stat
 
 ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",

@@ -22,7 +22,7 @@ from imgtools.guest.customize.system import find_system, read_text
 from imgtools.guest.steps import Done
 from imgtools.guest.tree import GuestTree, show
 from imgtools.guest.writing import GuestFiles
-from imgtools.model import Stat
+from imgtools.model.files import Stat
 
 OPTION = "--ssh-inject"
 MAX_KEY_FILE = 1 << 20

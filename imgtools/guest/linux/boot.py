@@ -12,7 +12,7 @@ from imgtools.errors import GuestOperationError
 from imgtools.guest.inspection import Bootloader, Kernel
 from imgtools.guest.linux.findings import Findings, decode
 from imgtools.guest.tree import GuestTree
-from imgtools.model import Partition
+from imgtools.model.storage import Partition
 
 MAX_KERNELS = 200
 ESP_TYPE = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"

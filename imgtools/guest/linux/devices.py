@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from imgtools.guest.linux.fstab import CryptEntry, FstabEntry, MdEntry
-from imgtools.model import Filesystem, LuksVolume, MdDevice, Storage
+from imgtools.model.storage import Filesystem, LuksVolume, MdDevice, Storage
 
 T = TypeVar("T")
 

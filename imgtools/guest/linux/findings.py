@@ -18,7 +18,7 @@ from imgtools.errors import (
     GuestOperationError,
 )
 from imgtools.guest.tree import GuestTree
-from imgtools.model import Notice
+from imgtools.model.notices import Notice
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ from imgtools.guest.linux.mounts import Layout, MountFunction, assemble
 from imgtools.guest.linux.release import Release, find_release
 from imgtools.guest.packages import READERS, Application, collect_packages
 from imgtools.guest.tree import GuestTree, Mount
-from imgtools.model import Filesystem, Storage
+from imgtools.model.storage import Filesystem, Storage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

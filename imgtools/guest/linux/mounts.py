@@ -9,7 +9,8 @@ from imgtools.guest.linux.devices import Devices
 from imgtools.guest.linux.findings import Findings, encode
 from imgtools.guest.linux.fstab import parse_crypttab, parse_fstab, parse_mdadm
 from imgtools.guest.tree import GuestTree, Mount
-from imgtools.model import Filesystem, FileTree, Storage
+from imgtools.model.files import FileTree
+from imgtools.model.storage import Filesystem, Storage
 
 MAX_CONFIG = 1 << 20
 MAX_MOUNTS = 200

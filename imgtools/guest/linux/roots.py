@@ -9,7 +9,7 @@ from __future__ import annotations
 from imgtools.errors import GuestOperationError
 from imgtools.guest.linux.findings import link_target
 from imgtools.guest.tree import GuestTree
-from imgtools.model import FileKind
+from imgtools.model.files import FileKind
 
 LINUX = "linux"
 COREOS = "coreos"

@@ -14,7 +14,7 @@ from imgtools.errors import (
 from imgtools.guest.owners import new_mode, parse_owner
 from imgtools.guest.tree import GuestTree
 from imgtools.guest.writing import GuestFiles
-from imgtools.model import Stat
+from imgtools.model.files import Stat
 
 CHUNK = 1 << 20
 

@@ -18,7 +18,7 @@ from imgtools.guest.editing.lines import MAX_EDIT, check_text
 from imgtools.guest.steps.base import Always, Done, paths_of, set_mode, set_owner
 from imgtools.guest.tree import GuestTree, show
 from imgtools.guest.writing import GuestFiles
-from imgtools.model import Stat
+from imgtools.model.files import Stat
 
 CHUNK = 1 << 20
 

@@ -10,7 +10,7 @@ from imgtools.guest.owners import new_mode, parse_owner
 from imgtools.guest.steps.base import Done, paths_of
 from imgtools.guest.tree import GuestTree
 from imgtools.guest.writing import GuestFiles
-from imgtools.model import Stat
+from imgtools.model.files import Stat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,7 @@ from imgtools.guest.opening import Session
 from imgtools.guest.steps import Done
 from imgtools.guest.tree import GuestTree
 from imgtools.guest.writing import GuestFiles
-from imgtools.model import Notice
+from imgtools.model.notices import Notice
 from imgtools.workflow.changing import How, Result, change
 from imgtools.workflow.files import guest_tree
 from imgtools.workflow.selection import DiskArguments, run_selected, select_one

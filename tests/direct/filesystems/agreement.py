@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator
 
 from imgtools.errors import DirectUnsupportedError
-from imgtools.model import FileTree, Stat, kind_of_mode
+from imgtools.model.files import FileTree, Stat, kind_of_mode
 
 FIELDS = ("ino", "mode", "nlink", "uid", "gid", "size", "rdev", "blksize", "blocks", "mtime_ns")
 SPACE = ("bsize", "frsize", "blocks", "bfree", "bavail", "files", "ffree")

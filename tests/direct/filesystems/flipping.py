@@ -10,7 +10,8 @@ from imgtools.direct.filesystems import open_filesystem
 from imgtools.direct.streams import BlockStream
 from imgtools.errors import ImgtoolsError
 from imgtools.image.chain import resolve_disk
-from imgtools.model import DiskRequest, FileTree
+from imgtools.model.disks import DiskRequest
+from imgtools.model.files import FileTree
 
 NODES = 120
 NAMES = 12  # of one directory

@@ -16,7 +16,7 @@ from imgtools.errors import (
     GuestIsADirectoryError,
     GuestNotADirectoryError,
 )
-from imgtools.model import FileTree
+from imgtools.model.files import FileTree
 from tests.direct.filesystems.flipping import open_stream
 
 pytestmark = pytest.mark.direct

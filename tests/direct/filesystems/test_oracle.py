@@ -10,7 +10,7 @@ import fixtures
 from imgtools.appliance.engine import ApplianceEngine
 from imgtools.direct.filesystems import open_filesystem
 from imgtools.image.chain import resolve_disk
-from imgtools.model import Disk, DiskRequest
+from imgtools.model.disks import Disk, DiskRequest
 from tests.direct.filesystems.agreement import differences
 from tests.direct.filesystems.flipping import open_stream
 

@@ -21,7 +21,7 @@ from imgtools.errors import (
     ImageUnsupportedError,
     UsageError,
 )
-from imgtools.model import Disk, DiskRequest, ImageLayer
+from imgtools.model.disks import Disk, DiskRequest, ImageLayer
 
 pytestmark = pytest.mark.unit
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from imgtools.cli.listing import LineFormat, long_directory, long_line
-from imgtools.model import Stat
+from imgtools.model.files import Stat
 from imgtools.workflow.ls import Entry
 
 pytestmark = pytest.mark.unit

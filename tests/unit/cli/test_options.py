@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from imgtools.cli.options import DiskArguments, disk_options, make_request
 from imgtools.errors import UsageError
-from imgtools.model import DiskRequest
+from imgtools.model.disks import DiskRequest
 
 pytestmark = pytest.mark.unit
 

@@ -14,7 +14,9 @@ from imgtools.guest.inspecting import inspect_guests
 from imgtools.guest.inspection import Inspection
 from imgtools.guest.opening import Session
 from imgtools.guest.tree import GuestTree, Mount
-from imgtools.model import BlockDevice, EngineName, Filesystem, FileTree, Partition, Storage
+from imgtools.model.engine import EngineName
+from imgtools.model.files import FileTree
+from imgtools.model.storage import BlockDevice, Filesystem, Partition, Storage
 from tests.unit.memory_tree import MemoryTree
 
 Files = Mapping[str, bytes | str | None]

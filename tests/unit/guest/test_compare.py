@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from imgtools.guest.compare import Change, compare_trees
 from imgtools.guest.tree import GuestTree, Mount
-from imgtools.model import Stat
+from imgtools.model.files import Stat
 from tests.unit.memory_tree import MemoryTree
 
 pytestmark = pytest.mark.unit

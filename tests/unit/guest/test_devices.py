@@ -18,7 +18,7 @@ from imgtools.guest.linux.fstab import (
     parse_mdadm,
     unescape,
 )
-from imgtools.model import (
+from imgtools.model.storage import (
     BlockDevice,
     Filesystem,
     LogicalVolume,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from imgtools.guest.inspecting import inspect_guests
 from imgtools.guest.linux.elf import elf_arch
 from imgtools.guest.linux.users import password_state
-from imgtools.model import BlockDevice, Partition, Storage
+from imgtools.model.storage import BlockDevice, Partition, Storage
 from tests.unit.guest.guests import DEBIAN, Files, elf, filesystem, inspect_files, session_of
 
 pytestmark = pytest.mark.unit

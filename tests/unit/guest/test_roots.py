@@ -11,14 +11,10 @@ from imgtools.guest.inspecting import inspect_guests
 from imgtools.guest.linux.roots import kind_of_root
 from imgtools.guest.opening import Session
 from imgtools.guest.roots import open_guest_tree
-from imgtools.model import (
-    BlockDevice,
-    EngineName,
-    FileTree,
-    ForeignGuest,
-    LuksVolume,
-    Storage,
-)
+from imgtools.model.engine import EngineName
+from imgtools.model.files import FileTree
+from imgtools.model.foreign import ForeignGuest
+from imgtools.model.storage import BlockDevice, LuksVolume, Storage
 from tests.unit.guest.guests import DEBIAN, Files, MemoryEngine, filesystem, guest_tree, session_of
 
 pytestmark = pytest.mark.unit

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from imgtools.errors import GuestFileNotFoundError, GuestNotADirectoryError, GuestOperationError
 from imgtools.guest.writing import GuestFiles, Planned
-from imgtools.model import DirEntry, Stat, StatVFS, kind_of_mode
+from imgtools.model.files import DirEntry, Stat, StatVFS, kind_of_mode
 from tests.unit.guest.guests import Files
 
 

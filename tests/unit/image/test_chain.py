@@ -17,7 +17,7 @@ from imgtools.errors import (
 )
 from imgtools.image.chain import resolve_disk
 from imgtools.image.reference import resolve_reference
-from imgtools.model import Disk, DiskRequest
+from imgtools.model.disks import Disk, DiskRequest
 from imgtools.workflow.opening import resolve_disks
 
 pytestmark = pytest.mark.unit

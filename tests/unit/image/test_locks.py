@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from imgtools.image.locks import lock_state
-from imgtools.model import DiskRequest
+from imgtools.model.disks import DiskRequest
 from imgtools.workflow.opening import resolve_disks
 
 pytestmark = pytest.mark.unit

@@ -12,7 +12,14 @@ from imgtools.api import Guest
 from imgtools.errors import GuestOperationError
 from imgtools.guest.steps import Link, Move, RenewLvm, Rewrite, SetUuid
 from imgtools.guest.tree import GuestTree
-from imgtools.model import Filesystem, LuksVolume, Partition, PhysicalVolume, Storage, VolumeGroup
+from imgtools.model.storage import (
+    Filesystem,
+    LuksVolume,
+    Partition,
+    PhysicalVolume,
+    Storage,
+    VolumeGroup,
+)
 from imgtools_ops._ids import Ids, dashed
 from imgtools_ops._references import references
 from tests.unit.plugins.guests import BY_NAME, after, make_tree, plan

@@ -9,7 +9,7 @@ import pytest
 from imgtools.domain.disks import DomainDisk
 from imgtools.domain.domains import Domain
 from imgtools.errors import ImageNotFoundError, NoDomainError, UsageError
-from imgtools.model import DiskRequest
+from imgtools.model.disks import DiskRequest
 from imgtools.workflow.selection import (
     DiskArguments,
     Target,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgtools.model import Stat
+from imgtools.model.files import Stat
 from imgtools.workflow.tar_records import acl_text, header
 
 pytestmark = pytest.mark.unit

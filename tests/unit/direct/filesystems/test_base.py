@@ -10,7 +10,7 @@ import pytest
 from imgtools.direct.filesystems import base
 from imgtools.direct.filesystems.base import Entry, Extents, Memory, NodeTree
 from imgtools.errors import DamagedError, DirectUnsupportedError, GuestFileNotFoundError
-from imgtools.model import Stat
+from imgtools.model.files import Stat
 
 pytestmark = pytest.mark.unit
 
