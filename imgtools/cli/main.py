@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 import threading
-import traceback
 from typing import NoReturn
 
 import click
@@ -120,13 +119,15 @@ def run(argv: list[str]) -> int:
         raise
     except click.UsageError as error:
         hint = f"try: {error.ctx.command_path} --help" if error.ctx else None
-        return _fail(UsageError(error.format_message(), hint=hint), argv)
+        return _fail(UsageError(error.format_message().rstrip("."), hint=hint), argv)
     except click.ClickException as error:
         return _fail(UsageError(error.format_message()), argv)
     except ImgtoolsError as error:
         return _fail(error, argv)
     except Exception as error:  # noqa: BLE001 (the outermost wrapper: never a traceback)
         if _debugging(argv):
+            import traceback
+
             traceback.print_exc()
         _tell(
             f"internal error: {type(error).__name__}: {error}",
@@ -146,6 +147,8 @@ def _invoke(argv: list[str]) -> int:
 
 def _fail(error: ImgtoolsError, argv: list[str]) -> int:
     if _debugging(argv):
+        import traceback
+
         traceback.print_exception(error)
     _tell(error.message, code=error.code, hint=error.hint, exit_code=error.exit_code, argv=argv)
     return error.exit_code

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from imgtools.config import Config, EngineChoice
 from imgtools.errors import (
@@ -21,8 +21,10 @@ from imgtools.errors import (
     MissingError,
 )
 from imgtools.model.disks import Disk, KeySpec
-from imgtools.model.engine import Engine, EngineName
 from imgtools.model.notices import Notice
+
+if TYPE_CHECKING:  # what works on image files alone starts without these
+    from imgtools.model.engine import Engine, EngineName
 
 T = TypeVar("T")
 

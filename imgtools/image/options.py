@@ -6,7 +6,6 @@ mistyped name or value is one clear line before anything is made.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -66,6 +65,8 @@ def check_options(
 def _checked(name: str, value: str, image_format: str, known: Mapping[str, Option]) -> str:
     option = known.get(name)
     if option is None:
+        import difflib
+
         close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
         question = f": did you mean {' or '.join(close)}?" if close else ""
         raise UsageError(
