@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -63,14 +63,21 @@ def check(tree: GuestTree, what: str) -> str:
     )
 
 
-def run(guest: GuestFiles, script: bytes, *, what: str) -> Ran:
+def _failed(ran: Ran) -> bool:
+    return ran.status != 0
+
+
+def run(
+    guest: GuestFiles, script: bytes, *, what: str, failed: Callable[[Ran], bool] = _failed
+) -> Ran:
     """Run a shell script by the guest's /bin/sh as root, all filesystems mounted, /proc, /sys,
-    /dev; stdin is empty, stdout and stderr are one.  ``what`` names it in messages.
+    /dev; stdin is empty, stdout and stderr are one.  ``what`` names it in messages; ``failed``
+    tells whether the output is to be shown.
 
     Raises GuestOperationError if the guest's programs cannot run here (another architecture, no
     shell); a status that is not 0 is the caller's business.
     """
-    return run_words(guest, [b"/bin/sh", b"-c", script], what=what)
+    return run_words(guest, [b"/bin/sh", b"-c", script], what=what, failed=failed)
 
 
 def run_checked(guest: GuestFiles, script: bytes, *, what: str) -> bytes:
@@ -78,7 +85,13 @@ def run_checked(guest: GuestFiles, script: bytes, *, what: str) -> bytes:
     return checked(guest, run(guest, script, what=what), what=what)
 
 
-def run_words(guest: GuestFiles, words: Sequence[bytes], *, what: str) -> Ran:
+def run_words(
+    guest: GuestFiles,
+    words: Sequence[bytes],
+    *,
+    what: str,
+    failed: Callable[[Ran], bool] = _failed,
+) -> Ran:
     """`run` for a program and its arguments."""
     personality = check(guest, what)
     environment = dict(ENVIRONMENT)
@@ -87,7 +100,7 @@ def run_words(guest: GuestFiles, words: Sequence[bytes], *, what: str) -> Ran:
     guest.ears.begins(what)
     with _resolver(guest), ids.unset_ids_stay_unset(guest):
         ran = guest.run(words, environment=environment, personality=personality)
-    guest.ears.said(ran.output, ran.status != 0)
+    guest.ears.said(ran.output, failed(ran))
     return ran
 
 
@@ -102,16 +115,36 @@ def run_file(guest: GuestFiles, script: Path, *, what: str) -> Ran:
         return run_words(guest, [path] if starts_itself else [b"/bin/sh", path], what=what)
 
 
-def checked(guest: GuestFiles, ran: Ran, *, what: str, hint: str | None = None) -> bytes:
-    """The output of a program that ended well.  Raises GuestOperationError, naming it."""
+def last_line(lines: Sequence[str]) -> str:
+    """Of what a program printed, the line that says why it failed, as most do."""
+    return lines[-1] if lines else ""
+
+
+def checked(
+    guest: GuestFiles,
+    ran: Ran,
+    *,
+    what: str,
+    hint: str | None = None,
+    reason: Callable[[Sequence[str]], str] = last_line,
+) -> bytes:
+    """The output of a program that ended well.  Raises GuestOperationError, naming it.
+
+    ``reason`` picks one of the lines of its output, stripped and not empty.
+    """
     if ran.status == 0:
         return ran.output
-    lines = [line.strip() for line in ran.output.decode(errors="replace").splitlines()]
-    last = next((line for line in reversed(lines) if line), "")
+    why = reason(lines_of(ran))
     ended = f"signal {ran.status - 128}" if ran.status > 128 else f"exit status {ran.status}"
     if hint is None and not guest.network:
         hint = "it had no network (--network gives it one)"
-    raise GuestOperationError(f"{what}: {ended}" + (f": {last[:200]}" if last else ""), hint=hint)
+    raise GuestOperationError(f"{what}: {ended}" + (f": {why[:200]}" if why else ""), hint=hint)
+
+
+def lines_of(ran: Ran) -> list[str]:
+    """The lines of the output, stripped, without those that are empty."""
+    lines = (line.strip() for line in ran.output.decode(errors="replace").splitlines())
+    return [line for line in lines if line]
 
 
 @contextmanager

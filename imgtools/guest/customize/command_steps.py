@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from imgtools.guest.customize import chroot, package_commands, repository
+from imgtools.guest.customize import chroot, package_commands, package_output, repository
 from imgtools.guest.customize.package_commands import Task
 from imgtools.guest.steps import Done
 from imgtools.guest.steps.base import Always
@@ -89,11 +89,10 @@ class Packages(Always):
         manager = package_commands.manager_of(guest, f"--{self.task}")
         if self.folder is None:
             script = package_commands.script(manager, self.task, self.names)
-            chroot.run_checked(guest, script, what=self.what)
+            package_output.run_checked(guest, script, what=self.what)
             return chroot.ran_done(self.what)
         with chroot.work_folder(guest) as work:
             script = repository.script(guest, work, self.folder, manager, self.task, self.names)
-            ran = chroot.run(guest, script, what=self.what)
             hint = f"packages come from {self.folder} alone"
-            chroot.checked(guest, ran, what=self.what, hint=hint)
+            package_output.run_checked(guest, script, what=self.what, hint=hint)
         return chroot.ran_done(self.what)

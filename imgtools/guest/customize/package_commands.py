@@ -17,6 +17,14 @@ from imgtools.guest.tree import GuestTree
 Task = Literal["install", "uninstall", "update"]
 
 APT = "apt-get -q -y -o Dpkg::Options::=--force-confnew"
+# A name that cannot be found is an error, whatever the guest's configuration says: dnf.conf(5)
+# strict; yum.conf(5) skip_missing_names_on_install, of which older versions only say that they
+# do not know it.
+DNF = "dnf -y --setopt=strict=1"
+YUM = "yum -y --setopt=skip_missing_names_on_install=0"
+# zypper(8): 102 and 103 are success, after which a running system should be restarted.
+ZYPPER_ENDS = "|| { status=$?; [ $status = 102 ] || [ $status = 103 ] || exit $status; }"
+_ENDS = ZYPPER_ENDS.replace("{", "{{").replace("}", "}}")
 _COMMANDS: dict[str, dict[Task, str]] = {
     "apk": {
         "install": "apk update\napk add {}",
@@ -29,7 +37,7 @@ _COMMANDS: dict[str, dict[Task, str]] = {
         "update": f"{APT} update\n{APT} upgrade",
     },
     "dnf": {
-        "install": "dnf -y install {}",
+        "install": f"{DNF} install {{}}",
         "uninstall": "dnf -y --disableplugin=subscription-manager remove {}",
         "update": "dnf -y --best upgrade",
     },
@@ -49,14 +57,14 @@ _COMMANDS: dict[str, dict[Task, str]] = {
         "update": "xbps-install -Suy",
     },
     "yum": {
-        "install": "yum -y install {}",
+        "install": f"{YUM} install {{}}",
         "uninstall": "yum -y remove {}",
         "update": "yum -y update",
     },
     "zypper": {
-        "install": "zypper -n in -l {}",
-        "uninstall": "zypper -n rm {}",
-        "update": "zypper -n up -l",
+        "install": f"zypper -n in -l {{}} {_ENDS}",
+        "uninstall": f"zypper -n rm {{}} {_ENDS}",
+        "update": f"zypper -n up -l {_ENDS}",
     },
 }
 
