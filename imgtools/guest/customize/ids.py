@@ -15,7 +15,7 @@ from imgtools.errors import GuestOperationError
 from imgtools.guest.tree import GuestTree
 from imgtools.guest.writing import GuestFiles
 
-MACHINE_IDS = (b"/etc/machine-id", b"/var/lib/dbus/machine-id")
+MACHINE_IDS = (b"/etc/machine-id", b"/var/lib/dbus/machine-id", b"/var/lib/zypp/AnonymousUniqueId")
 SEEDS = (
     b"/var/lib/systemd/random-seed",
     b"/var/lib/random-seed",

@@ -26,12 +26,12 @@ def run_checked(guest: GuestFiles, script: bytes, *, what: str, hint: str | None
         return ran.status != 0 or bool(_failed_script(ran))
 
     ran = chroot.run(guest, script, what=what, failed=failed)
-    chroot.checked(guest, ran, what=what, hint=hint, reason=reason)
     if line := _failed_script(ran):
         raise GuestOperationError(
             f"{what}: a script of a package failed: {line[:200]}",
             hint="if that does no harm: --run-command runs the package manager as you like",
         )
+    chroot.checked(guest, ran, what=what, hint=hint, reason=reason)
 
 
 def _failed_script(ran: Ran) -> str:
