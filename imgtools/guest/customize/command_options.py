@@ -84,7 +84,7 @@ COMMANDS: tuple[Row, ...] = (
     Setting(
         name="repository",
         metavar="DIR",
-        help="Install and update from a folder of .deb or .rpm files of this host, offline.",
+        help="Install and update from a folder of package files of this host, offline.",
         check=repository.check_folder,
     ),
     Setting(

@@ -10,7 +10,7 @@ from imgtools.guest.customize import chroot
 from imgtools.guest.writing import GuestFiles
 from imgtools.model.engine import Ran
 
-_REASON = re.compile(r"(?i)(e: |error\b|.*\bnot found\b|.*\bfailed\b|no provider )")
+_REASON = re.compile(r"(?i)(e: |error\b|.*\bnot found\b|.*\bfailed\b(?!:$)|no provider )")
 # In rpm's words, which dnf and yum pass on, and in libalpm's, also for hooks.  They end with 0
 # then, while apt and zypper (107) do not.
 _SCRIPT = re.compile(r"%\w+\([^()]*\) scriptlet failed|error: command failed to execute correctly")
