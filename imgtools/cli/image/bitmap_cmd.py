@@ -9,7 +9,7 @@ import click
 
 from imgtools.cli.human import human_size
 from imgtools.cli.image.qcow2 import place_of, qcow2_image
-from imgtools.cli.image.words import Size
+from imgtools.cli.image.words import LocalFile, Size
 from imgtools.cli.options import Output
 from imgtools.cli.render import finish, print_columns, print_json, safe_text
 from imgtools.errors import UsageError
@@ -120,7 +120,7 @@ _changing("disable", "Mark no more writes", "Have the bitmap NAME mark no more w
     "--from",
     "other",
     metavar="OTHER",
-    type=click.Path(path_type=Path),
+    type=LocalFile(),
     help="The image that has SOURCE, if not IMAGE itself.",
 )
 @qcow2_image

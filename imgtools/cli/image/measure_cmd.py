@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +11,9 @@ from imgtools.cli.image.words import SOURCE, TARGET, Size, format_option
 from imgtools.cli.options import Output, make_request, output_options, with_options
 from imgtools.errors import UsageError
 from imgtools.image.target import parse_options
+
+if TYPE_CHECKING:
+    from imgtools.model.notices import Notice
 
 EPILOG = """\b
 Examples:
@@ -79,6 +82,7 @@ def command(output: Output, args: tuple[str, ...], **words: Any) -> int:
     if len(args) != (0 if words["size"] is not None else 1):
         raise UsageError("one SOURCE, or --size", hint="imgtools image measure --help")
     plan = Plan(target_format=words["target_format"], options=parse_options(words["options"]))
+    notices: list[Notice] = []
     if words["size"] is not None:
         if any(
             words[name] is not None for name in ("snapshot", "source_format", "source_key_file")
@@ -87,7 +91,7 @@ def command(output: Output, args: tuple[str, ...], **words: Any) -> int:
         found = measure_empty(words["size"], plan)
     else:
         request = make_request(args[0], words["source_format"])
-        found = measure_image(
+        found, notices = measure_image(
             request,
             plan,
             snapshot=words["snapshot"],
@@ -95,10 +99,10 @@ def command(output: Output, args: tuple[str, ...], **words: Any) -> int:
             key=read_key(words["source_key_file"], "--source-key-file"),
         )
     if output.json:
-        print_json("measure", found)
+        print_json("measure", found, warnings=notices)
     else:
         rows = [("Required", found.required), ("Fully allocated", found.fully_allocated)]
         if found.bitmaps is not None:
             rows.append(("Bitmaps", found.bitmaps))
         print_columns(rows, right=(1,), gap="  ")
-    return finish(output, ())
+    return finish(output, notices)
