@@ -91,6 +91,12 @@ def _hint(text: str) -> str | None:
         return "the server cannot give out parts of a file: copy the image here first"
     if "URL returned error" in text or "No such file" in text:
         return "check the name, and whether you may read it"
+    if "known_hosts" in text or "host key" in text:
+        return "log in there once by ssh, and look at its host key"
+    if "authenticate" in text:
+        return (
+            "a key is needed that ssh takes without asking: in ssh-agent or ~/.ssh, for ssh://USER@"
+        )
     if "qcow2" in text:
         return "the image may be damaged, or of another format (-f raw)"
     return _NO_SERVER

@@ -56,15 +56,17 @@ def command() -> None:
 def list_command(output: Output, image: Path, image_format: str | None, *, untrusted: bool) -> int:
     """Show the bitmaps of IMAGE, also while it is in use."""
     from imgtools.workflow.bitmaps import listed
+    from imgtools.workflow.opening import interrupted_notices
 
     found = listed(place_of(image, image_format, untrusted=untrusted))
+    notices = interrupted_notices(image)
     if output.json:
-        print_json("bitmap-list", found)
+        print_json("bitmap-list", found, warnings=notices)
     elif found:
         rows = [["NAME", "GRANULARITY", "FLAGS"]]
         rows += [[one.name, human_size(one.granularity), ", ".join(one.flags)] for one in found]
         print_columns(rows, right=(1,), gap="  ")
-    return finish(output, ())
+    return finish(output, notices)
 
 
 @command.command("add", short_help="Add an empty bitmap")
