@@ -76,7 +76,7 @@ def list_command(output: Output, image: Path, image_format: str | None, *, untru
     metavar="SIZE",
     type=Size(least=0),
     callback=_granularity,
-    help="Bytes that one mark stands for.",
+    help="Bytes that one mark stands for (or as 64K).",
 )
 @click.option("--disabled", is_flag=True, help="Writes are not to be marked yet.")
 @qcow2_image

@@ -34,7 +34,7 @@ container is a raw image; with --key-file what is inside it is shown.
 @click.option(
     "--start-offset", "start", type=Size(least=0), default=0, help="Begin there (bytes, or as 1G)."
 )
-@click.option("--max-length", "length", type=Size(), help="At most that much.")
+@click.option("--max-length", "length", type=Size(), help="At most that much (bytes, or as 16M).")
 @format_option(
     "-f",
     "--format",
