@@ -28,7 +28,7 @@ def debian(image: Callable[[str], Path], tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def planted(image: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An overlay of a real Debian with a trace for every operation of sysprep; not to be changed."""
+    """An overlay of a real Debian with traces for sysprep; not to be changed."""
     place = tmp_path_factory.mktemp("planted")
     make_tar(place / "traces.tar", sysprep.entries("debian"))
     disk = overlay_of(image("debian-plain"), place / "disk.qcow2")

@@ -38,6 +38,7 @@ from tests.sysprep_plans import (
 
 pytestmark = pytest.mark.appliance
 Image = Callable[[str], Path]
+Command = Callable[..., Any]
 
 
 def wanted(guest: str, name: str) -> Plan:
@@ -93,7 +94,7 @@ def bases(planted: Path, image: Image, hashes: Hashes) -> dict[str, Base]:
 
 
 @pytest.fixture
-def command(capfd: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
+def command(capfd: pytest.CaptureFixture[str]) -> Command:
     """Runs ``imgtools words --json``, which must succeed and say nothing, for its result."""
 
     def result(*words: str | Path) -> Any:
@@ -118,37 +119,69 @@ def test_alone_it_does_what_its_dry_run_lists_and_nothing_else(
     name: str,
     bases: dict[str, Base],
     hashes: Hashes,
-    command: Callable[..., Any],
+    command: Command,
     tmp_path: Path,
 ) -> None:
     base = bases[guest]
     disk = overlay_of(base.image, tmp_path / "disk.qcow2")
+    did = run_alone(command, base, hashes, disk, ("--enable", name))
+    notes = {("noted", one["path"]) for one in did.notes}
+    assert {(verb, path) for verb, path, _ in did.actions} | notes == wanted(guest, name)
+    assert_contents(disk, base.image, guest, name)
+
+
+def test_customize_alone_does_what_its_dry_run_lists_and_nothing_else(
+    bases: dict[str, Base], hashes: Hashes, command: Command, tmp_path: Path
+) -> None:
+    base = bases["fedora"]
+    disk = overlay_of(base.image, tmp_path / "disk.qcow2")
+    words = ("--truncate", "/etc/krb5.keytab", "--mkdir", "/srv/new", "--delete", "/var/log/app")
+    did = run_alone(command, base, hashes, disk, ("--enable", "customize", *words))
+    assert {(verb, path) for verb, path, _ in did.actions} == {
+        ("changed", "/etc/krb5.keytab"),
+        ("made", "/srv/new"),
+        ("removed", "/var/log/app"),
+    }
+    assert on_tree(disk, lambda tree: tree.read(b"/etc/krb5.keytab", limit=9)) == b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Did:
+    """Verb, path with the links of its folders followed and bytes freed of each action; notes."""
+
+    actions: list[tuple[str, str, int]]
+    notes: list[dict[str, Any]]
+
+
+def run_alone(
+    command: Command, base: Base, hashes: Hashes, disk: Path, options: tuple[str, ...]
+) -> Did:
+    """Run one operation dry, for real and again, and look at the guest after each."""
+    words = ("sysprep", "-a", disk, *options)
     untouched = digest(disk)
-    words = ("sysprep", "-a", disk, "--enable", name)
     dry = command(*words, "-n")
     assert (dry["committed"], digest(disk)) == (False, untouched)
 
-    record = tmp_path / "record.json"
+    record = disk.with_name("record.json")
     real = command(*words, "--report", record)
     assert real["operations"] == dry["operations"]
     assert json.loads(record.read_text(encoding="utf-8")) == real
-    [did] = real["operations"]
-    actions = list(done(base.image, did))
-    notes = {("noted", one["path"]) for one in did["notes"]}
-    assert {(verb, path) for verb, path, _ in actions} | notes == wanted(guest, name)
+    [operation] = real["operations"]
+    actions = list(done(base.image, operation))
     assert real["committed"] is bool(actions)
 
-    after = state(disk, hashes)
-    assert_only(actions, base.state, after)
-    assert_contents(disk, base.image, guest, name)
-    assert real["freed"] == did["freed"] == sum(freed for _, _, freed in actions)
-    if {verb for verb, _, _ in actions} <= {"removed", "changed"}:  # nothing else takes room
-        assert base.used - used(disk) == did["freed"]
+    assert_only(actions, base.state, state(disk, hashes))
+    freed = sum(freed for _, _, freed in actions)
+    assert real["freed"] == operation["freed"] == freed
+    # nothing else takes room; of what customize removes nobody asks
+    if {verb for verb, _, _ in actions} <= {"removed", "changed"}:
+        assert base.used - used(disk) == freed
 
     changed = digest(disk)
     again = command(*words)
     assert (again["committed"], again["operations"][0]["actions"]) == (False, [])
     assert digest(disk) == changed
+    return Did(actions=actions, notes=operation["notes"])
 
 
 def done(image: Path, operation: dict[str, Any]) -> Iterator[tuple[str, str, int]]:
@@ -176,7 +209,7 @@ def assert_only(actions: list[tuple[str, str, int]], before: State, after: State
 
 def assert_contents(disk: Path, base: Path, guest: str, name: str) -> None:
     """What is left of the files that the operation edits, empties or makes is as it should be."""
-    after = {path: content for path, content in contents(base, guest, name)}
+    after = dict(contents(base, guest, name))
     found = on_tree(
         disk,
         lambda tree: {

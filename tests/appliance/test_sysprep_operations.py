@@ -102,7 +102,8 @@ def assert_contents(disk: Path, guest: str, names: list[str]) -> None:
     if guest != "debian" or "ssh-hostkeys" not in names:
         return
     unit, target = on_tree(
-        disk, lambda tree: (tree.read(SSH_UNIT.encode(), limit=4096), tree.readlink(SSH_WANTED.encode()))
+        disk,
+        lambda tree: (tree.read(SSH_UNIT.encode(), limit=4096), tree.readlink(SSH_WANTED.encode())),
     )
     assert b"ExecStart=/usr/bin/ssh-keygen -A\n" in unit
     assert b"Before=ssh.service\n" in unit
