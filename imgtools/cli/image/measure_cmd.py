@@ -22,8 +22,8 @@ Examples:
   imgtools image measure -O qcow2 -o cluster_size=1M --size 100G
   imgtools image measure --json -O qcow2 -l before-upgrade guest.qcow2
 
-In bytes: required is what the file takes for the data there are now, fully allocated what it takes when the
-guest has written everywhere.  qemu-img can measure raw, qcow2 and luks.
+In bytes: required is what the file takes for the data there are now, fully allocated what it
+takes when the guest has written everywhere.  qemu-img can measure raw, qcow2 and luks.
 """
 
 _OPTIONS = [
