@@ -22,7 +22,7 @@ Examples:
   imgtools image measure -O qcow2 -o cluster_size=1M --size 100G
   imgtools image measure --json -O qcow2 -l before-upgrade guest.qcow2
 
-Both are bytes: required is what the file takes for the data there are now, fully allocated what it
+In bytes: required is what the file takes for the data there are now, fully allocated what it
 takes when the guest has written everywhere.  qemu-img can measure raw, qcow2 and luks.
 """
 
@@ -50,7 +50,9 @@ _OPTIONS = [
         help="Options of the new format, as of qemu-img create.",
     ),
     key_option("--source-key-file", help="Key of an encrypted source."),
-    click.option("--size", type=Size(), help="Measure an empty image of this size (or 100G)."),
+    click.option(
+        "--size", type=Size(), help="Measure an empty image of this size (bytes, or as 100G)."
+    ),
     click.option(
         "-l",
         "--snapshot",
