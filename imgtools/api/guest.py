@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat as _stat
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 from imgtools.api.records import Home
@@ -123,11 +124,21 @@ class Guest:
             raise GuestOperationError(f"{error.message} (too large for an operation)") from error
 
     def size(self, path: bytes) -> int:
-        """Bytes on the disk of a file or of everything below a directory."""
+        """Bytes on the disk of a file or of everything below a directory.
+
+        Of a file with several names they count where all of its names are below.
+        """
         found = self.tree.lstat(path)
         total = size_of(found)
-        if _stat.S_ISDIR(found.mode):
-            total += sum(size_of(one) for _, _, one in self.tree.walk(path))
+        if not _stat.S_ISDIR(found.mode):
+            return total
+        names: Counter[tuple[str, int]] = Counter()
+        for below, _, one in self.tree.walk(path):
+            total += size_of(one)
+            if one.nlink > 1 and not _stat.S_ISDIR(one.mode):
+                inode = (self.tree.device_of(below.rpartition(b"/")[0] or b"/"), one.ino)
+                names[inode] += 1
+                total += one.blocks * 512 if names[inode] == one.nlink else 0
         return total
 
 

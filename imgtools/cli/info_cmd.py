@@ -71,12 +71,11 @@ def _json_snapshot(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def _json_report(report: ImageReport) -> dict[str, object]:
-    first = report.layers[0] if report.layers else None
     return {
         "image": report.name,
         "remote": report.remote,
-        "format": first.header.format if first else None,
-        "virtual_size": first.header.virtual_size if first else None,
+        "format": report.format,
+        "virtual_size": report.virtual_size,
         "in_use": report.in_use,
         "layers": [_json_layer(layer) for layer in report.layers],
         "error": _json_error(report.error),

@@ -24,7 +24,10 @@ def print_report(report: ImageReport, *, first: bool) -> None:
         print()
     print(safe_text(report.name))
     if report.remote:
-        _fact("remote", "only opening it would tell more")
+        _fact("remote", "yes")
+        if report.format is not None and report.virtual_size is not None:
+            _fact("format", report.format)
+            _fact("virtual size", _size(report.virtual_size))
         return
     top = report.layers[0]
     for label, text in _facts(top):
@@ -50,7 +53,7 @@ def _fact(label: str, text: str | bytes) -> None:
 def _facts(layer: LayerReport) -> Iterator[tuple[str, str | bytes]]:
     header = layer.header
     yield "format", _format(header)
-    yield "virtual size", f"{human_size(header.virtual_size)} ({header.virtual_size} bytes)"
+    yield "virtual size", _size(header.virtual_size)
     yield "file size", _file_size(layer)
     if header.cluster_size:
         yield "clusters", human_size(header.cluster_size)
@@ -74,10 +77,14 @@ def _format(header: ImageHeader) -> str:
     return f"{header.format}{version}{variant}" + (", as stated" if header.stated else "")
 
 
+def _size(size: int) -> str:
+    return f"{human_size(size)} ({size} bytes)"
+
+
 def _file_size(layer: LayerReport) -> str:
     size = layer.header.file_size
     taken = layer.qemu.actual_size if layer.qemu is not None else None
-    text = f"{human_size(size)} ({size} bytes)"
+    text = _size(size)
     return text if taken is None else f"{text}, {human_size(taken)} taken on this host"
 
 

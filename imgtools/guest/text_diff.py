@@ -8,8 +8,9 @@ whole: longer, but as true.
 from __future__ import annotations
 
 import difflib
+import re
 import stat as _stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from imgtools.guest.tree import GuestTree
@@ -21,6 +22,14 @@ if TYPE_CHECKING:
 MAX_SIZE = 1 << 20
 MAX_LINES = 2000
 NO_NEWLINE = "\\ No newline at end of file"
+
+_ACCOUNTS = [
+    name + end for name in (b"passwd", b"shadow", b"group", b"gshadow") for end in (b"", b"-")
+]
+_ACCOUNTS += [b"opasswd"]
+# The methods of crypt(5); DES, the oldest, has no mark and is told by its length.
+_HASH = re.compile(rb"(\$[0-9a-z-]+\$)[^:,\s]+|^([^:]*:[!*]*)[./0-9A-Za-z]{13}(?=:)")
+_BASE64 = re.compile(rb"^[0-9A-Za-z+/=]{16,}(?=\r?$)")
 
 _Opcode = tuple[Literal["replace", "delete", "insert", "equal"], int, int, int, int]
 
@@ -42,14 +51,16 @@ def text_diff(
 
     None when there is nothing of the kind to show: no regular file, one of more than
     ``max_size`` bytes, or one with a NUL byte.  Lines carry no newline and are safe for a
-    terminal: bytes that are not UTF-8 and control characters appear as ``\xNN``.
+    terminal: bytes that are not UTF-8 and control characters appear as ``\xNN``.  What would let
+    the reader of a log in, or guess, is ``(hidden)``: hashes of passwords and private keys.
     """
     before = _content(old, change.path, change.before, max_size)
     after = _content(new, change.path, change.after, max_size)
     if before is None or after is None:
         return None
     name = visible(change.path)
-    hunks = list(_hunks(_lines(before), _lines(after), context))
+    hide = _hiding(change.path, before + after)
+    hunks = list(_hunks(_lines(before), _lines(after), context, hide))
     if not hunks:
         return []
     return [
@@ -81,17 +92,28 @@ def _lines(data: bytes) -> list[bytes]:
     return [*lines, last] if last else lines
 
 
-def _hunks(before: list[bytes], after: list[bytes], context: int) -> Iterator[str]:
+def _hiding(path: bytes, content: bytes) -> Callable[[bytes], bytes]:
+    """What takes the secrets out of a line of the file ``path``."""
+    if path.rpartition(b"/")[2] in _ACCOUNTS:
+        return lambda line: _HASH.sub(rb"\1\2(hidden)", line)
+    if b" PRIVATE KEY-----" in content:
+        return lambda line: _BASE64.sub(rb"(hidden)", line)
+    return lambda line: line
+
+
+def _hunks(
+    before: list[bytes], after: list[bytes], context: int, hide: Callable[[bytes], bytes]
+) -> Iterator[str]:
     for group in _Solved(_opcodes(before, after)).get_grouped_opcodes(context):
         first, last = group[0], group[-1]
         spans = _span(first[1], last[2]), _span(first[3], last[4])
         yield f"@@ -{spans[0]} +{spans[1]} @@"
         for word, start, end, other_start, other_end in group:
             if word == "equal":
-                yield from _marked(" ", before[start:end])
+                yield from _marked(" ", map(hide, before[start:end]))
                 continue
-            yield from _marked("-", before[start:end])
-            yield from _marked("+", after[other_start:other_end])
+            yield from _marked("-", map(hide, before[start:end]))
+            yield from _marked("+", map(hide, after[other_start:other_end]))
 
 
 class _Solved(difflib.SequenceMatcher[bytes]):
@@ -142,7 +164,7 @@ def _span(start: int, end: int) -> str:
     return f"{start + (1 if length else 0)},{length}"
 
 
-def _marked(mark: str, lines: Sequence[bytes]) -> Iterator[str]:
+def _marked(mark: str, lines: Iterable[bytes]) -> Iterator[str]:
     for line in lines:
         yield mark + visible(line.removesuffix(b"\n"))
         if not line.endswith(b"\n"):

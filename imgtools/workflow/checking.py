@@ -25,10 +25,9 @@ from imgtools.image.newfile import new_file, refuse_existing
 from imgtools.model.disks import DiskRequest
 from imgtools.model.notices import Notice
 from imgtools.nodes import chain_node
-from imgtools.transaction.record import has_record
 from imgtools.workflow.held import held, refuse_running
 from imgtools.workflow.images import private_folder
-from imgtools.workflow.opening import finish_interrupted
+from imgtools.workflow.opening import finish_interrupted, interrupted_notices
 from imgtools.workflow.shellwords import command_line
 
 # What a check is for, although no other command opens such an image.
@@ -79,10 +78,7 @@ def undo(request: DiskRequest, kept_file: Path, *, force: bool) -> None:
 
 def _look(request: DiskRequest, *, untrusted: bool) -> Checked:
     path = _path(request)
-    notices = []
-    if has_record(path):
-        message = f"{path}: a change of it was interrupted; first: imgtools recover"
-        notices.append(Notice(code="image.interrupted", message=message))
+    notices = interrupted_notices(path)
     link = _link(request, untrusted=untrusted)
     with holding([(one, False) for one in (path, *link.extents)]), private_folder() as folder:
         link = _link(request, untrusted=untrusted)

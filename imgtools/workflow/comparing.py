@@ -15,6 +15,7 @@ from imgtools.image.secret import SOURCE, secrets
 from imgtools.model.disks import Disk, DiskRequest
 from imgtools.model.notices import Notice
 from imgtools.workflow.images import private_folder, to_read
+from imgtools.workflow.opening import pending_notices
 
 _IDS = ("first", "second")
 
@@ -57,7 +58,7 @@ def compare_images(
         report: Report
         with make_report(max(sizes)) as report:
             difference = compare(one, two, strict=strict, report=report, keys=keys)
-    notices = []
+    notices = pending_notices(disks)
     if difference is None and sizes[0] != sizes[1]:
         message = (
             f"{first.name} has {sizes[0]} bytes, {second.name} {sizes[1]}: what only one of them "

@@ -21,7 +21,7 @@ from imgtools.model.disks import Disk, DiskRequest, ImageLayer
 from imgtools.model.notices import Notice
 from imgtools.nodes import Node, chain_node
 from imgtools.workflow.images import files_of, private_folder, to_read
-from imgtools.workflow.opening import pending_notices
+from imgtools.workflow.opening import pending_notices, refuse_pending
 from imgtools.workflow.replacing import replacing
 from imgtools.workflow.room import check_space
 
@@ -124,7 +124,8 @@ def convert_image(request: DiskRequest, target: Path, how: How, show: Show) -> C
         private_folder() as folder,
         secrets(given) as keys,
     ):
-        _refuse_pending(disk, how)
+        if how.snapshot is not None or how.writing.bitmaps:
+            refuse_pending(disk)
         _refuse_inside(disk, target)
         header = header_of(disk)
         job = _job(disk, header, target, how, show, folder, keys)
@@ -144,15 +145,6 @@ def convert_image(request: DiskRequest, target: Path, how: How, show: Show) -> C
             actual_size=stored,
             verified=how.verify,
             warnings=(*pending_notices([disk]), *_notices(header, how), *more),
-        )
-
-
-def _refuse_pending(disk: Disk, how: How) -> None:
-    """The overlay of an interrupted commit shows the disk, but not what else the image holds."""
-    if disk.pending and (how.snapshot is not None or how.writing.bitmaps):
-        raise RefusedError(
-            f"{disk.name}: a commit was interrupted, so that only the disk can be read",
-            hint=f"first: imgtools recover {disk.name}",
         )
 
 

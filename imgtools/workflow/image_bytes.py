@@ -23,10 +23,11 @@ SECTOR = 512
 _PIECE = 1 << 20
 
 
-def read_range(
+@contextlib.contextmanager
+def reading(
     request: DiskRequest, offset: int, length: int, *, untrusted: bool = False
-) -> Iterator[bytes]:
-    """The bytes of the disk, in pieces.
+) -> Iterator[tuple[Disk, Iterator[bytes]]]:
+    """The disk, which is held, and the bytes of the range in pieces.
 
     Raises UsageError for a range beyond its end, InUseError while a guest writes to it, ImageError
     and its kin.
@@ -38,8 +39,8 @@ def read_range(
         contextlib.closing(open_any(disk)) as stream,
     ):
         _require_inside(request.name, stream.size, offset, length)
-        for begin in range(offset, offset + length, _PIECE):
-            yield stream.read_at(begin, min(_PIECE, offset + length - begin))
+        begins = range(offset, offset + length, _PIECE)
+        yield disk, (stream.read_at(at, min(_PIECE, offset + length - at)) for at in begins)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

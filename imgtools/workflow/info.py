@@ -17,6 +17,7 @@ from imgtools.image.locks import LockState, lock_state
 from imgtools.image.qemu import QemuInfo, info
 from imgtools.model.disks import DiskRequest
 from imgtools.model.notices import Notice
+from imgtools.workflow.opening import interrupted_notices
 from imgtools.workflow.selection import DiskArguments, targets
 
 
@@ -38,14 +39,26 @@ class ImageReport:
     """What is known of one disk: the backing chain, the active layer first.
 
     ``error`` is what would stop any other command on this image, None for a good one.  A remote
-    disk (``remote``) has no layers: only opening it would tell.
+    disk (``remote``) has no layers, only its format and its size in bytes, if qemu-img can tell.
     """
 
     name: str
     remote: bool = False
+    remote_format: str | None = None
+    remote_size: int | None = None
     layers: tuple[LayerReport, ...] = ()
     error: ImgtoolsError | None = None
     warnings: tuple[Notice, ...] = ()
+
+    @property
+    def format(self) -> str | None:
+        """The format of the active layer, None if that cannot be told."""
+        return self.layers[0].header.format if self.layers else self.remote_format
+
+    @property
+    def virtual_size(self) -> int | None:
+        """The size in bytes that a guest sees, None if that cannot be told."""
+        return self.layers[0].header.virtual_size if self.layers else self.remote_size
 
     @property
     def in_use(self) -> bool:
@@ -73,7 +86,7 @@ def describe(arguments: DiskArguments) -> Iterator[ImageReport]:
 def describe_image(request: DiskRequest, *, untrusted: bool = False) -> ImageReport:
     """Describe one image and its backing chain as far as it can be followed."""
     if request.path is None:
-        return ImageReport(name=request.name, remote=True)
+        return _describe_remote(request, untrusted=untrusted)
     links: list[Link] = []
     error: ImgtoolsError | None = None
     try:
@@ -84,9 +97,28 @@ def describe_image(request: DiskRequest, *, untrusted: bool = False) -> ImageRep
                 break
     except ImgtoolsError as caught:
         error = caught
-    warnings: list[Notice] = []
+    warnings = interrupted_notices(request.path)
     layers = tuple(_layer(link, warnings) for link in links)
     return ImageReport(name=request.name, layers=layers, error=error, warnings=tuple(warnings))
+
+
+def _describe_remote(request: DiskRequest, *, untrusted: bool) -> ImageReport:
+    """Ask qemu-img, which has `imgtools.image.qemu.TIMEOUT` for an answer."""
+    from imgtools.appliance.remote import shown
+    from imgtools.workflow.images import private_folder
+    from imgtools.workflow.unfiled import open_unfiled
+
+    with private_folder() as folder:
+        try:
+            disk = open_unfiled(request, folder, untrusted=untrusted)
+        except ImgtoolsError as error:
+            return ImageReport(name=shown(request.name), remote=True, error=error)
+    return ImageReport(
+        name=disk.name,
+        remote=True,
+        remote_format=disk.layers[0].format,
+        remote_size=disk.layers[0].virtual_size,
+    )
 
 
 def _layer(link: Link, warnings: list[Notice]) -> LayerReport:

@@ -12,7 +12,9 @@ from imgtools.image.secret import SOURCE, TARGET, secrets
 from imgtools.image.target import MEASURABLE
 from imgtools.image.vet import MAX_VIRTUAL_SIZE
 from imgtools.model.disks import DiskRequest
+from imgtools.model.notices import Notice
 from imgtools.workflow.images import private_folder, to_read
+from imgtools.workflow.opening import pending_notices, refuse_pending
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +40,8 @@ def measure_image(
     snapshot: str | None,
     untrusted: bool,
     key: bytes | None = None,
-) -> Measured:
-    """A copy of a disk; ``key`` is that of an encrypted one.
+) -> tuple[Measured, list[Notice]]:
+    """A copy of a disk, and what is odd about that; ``key`` is that of an encrypted one.
 
     Raises as `imgtools.workflow.converting.convert_image` does.
     """
@@ -50,9 +52,14 @@ def measure_image(
         private_folder() as folder,
         secrets({SOURCE: key, TARGET: any_key(options)}) as keys,
     ):
+        if snapshot is not None:
+            refuse_pending(disk)
         found = None if snapshot is None else find_snapshot(header_of(disk), snapshot)
         node = source_node(disk, folder, key=None if key is None else SOURCE)
-        return measure(node, plan.target_format, options, name=disk.name, snapshot=found, keys=keys)
+        measured = measure(
+            node, plan.target_format, options, name=disk.name, snapshot=found, keys=keys
+        )
+        return measured, pending_notices([disk])
 
 
 def _with_key(plan: Plan) -> dict[str, str]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imgtools.errors import UsageError
+from imgtools.errors import ImgtoolsError, RefusedError, UsageError
 from imgtools.image.chain import resolve_disk
 from imgtools.image.locks import lock_state
 from imgtools.image.vet import vet
@@ -64,6 +64,46 @@ def pending_notices(disks: Sequence[Disk]) -> list[Notice]:
     ]
 
 
+def refuse_pending(disk: Disk) -> None:
+    """Raise RefusedError for a disk read through the overlay of an interrupted commit.
+
+    That shows the disk, but not what else the image holds: its snapshots and bitmaps.
+    """
+    if disk.pending:
+        raise RefusedError(
+            f"{disk.name}: a commit was interrupted, so that only the disk can be read",
+            hint=f"first: imgtools recover {disk.name}",
+        )
+
+
+def interrupted_notices(path: Path) -> list[Notice]:
+    """A warning for an image that is shown as it lies there, when a change was interrupted.
+
+    None while the one that makes the change is at work: it holds the image, which is told as well.
+    """
+    if not has_record(path):
+        return []
+    from imgtools.transaction.recovery import find_interrupted
+
+    try:
+        found = find_interrupted(path)
+    except ImgtoolsError as error:
+        return [Notice(code=error.code, message=error.message)]
+    if found is None or found.action == "busy":
+        return []
+    if found.action == "finish":
+        message = (
+            f"{path}: a commit was interrupted; what is shown is the image half-way -- imgtools "
+            f"recover {path} finishes it"
+        )
+        return [Notice(code="transaction.pending", message=message)]
+    message = (
+        f"{path}: a change ({found.command}) was interrupted, which left the image whole -- "
+        f"imgtools recover {path} removes what is left of it"
+    )
+    return [Notice(code="image.interrupted", message=message)]
+
+
 def _resolve(request: DiskRequest, *, untrusted: bool, unlock: bool) -> Disk:
     disk = _whole(request, untrusted=untrusted, unlock=unlock)
     files = files_of_layers(disk.layers)
@@ -78,6 +118,10 @@ def _whole(request: DiskRequest, *, untrusted: bool, unlock: bool) -> Disk:
         from imgtools.transaction.recovery import pending_overlay
 
         pending = pending_overlay(request.path)
+    if request.uri is not None and untrusted:
+        from imgtools.appliance.remote import refuse_stranger
+
+        refuse_stranger(request.uri, request.format)
     if pending is None:
         return resolve_disk(request, untrusted=untrusted, unlock=unlock)
     overlay, image_format = pending

@@ -13,13 +13,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from imgtools.appliance.remote import remote_node, shown
+from imgtools.appliance.remote import no_answer, refuse_stranger, remote_node, shown
 from imgtools.errors import (
     ImageError,
     ImageNotFoundError,
+    ImageTruncatedError,
     ImageUnreadableError,
-    ImageUnsupportedError,
-    ImgtoolsError,
     RefusedError,
     ToolError,
     UsageError,
@@ -42,7 +41,7 @@ def open_unfiled(request: DiskRequest, folder: Path, *, untrusted: bool) -> Disk
     if request.format == "vvfat":
         path, node = _folder_node(request, folder, untrusted=untrusted)
     else:
-        path, node = _remote_node(request, folder)
+        path, node = _remote_node(request, folder, untrusted=untrusted)
     name = "vvfat" if request.format == "vvfat" else node["driver"]
     layer = ImageLayer(path=path, format=name, virtual_size=_size(request, node), node=node)
     if request.uri is not None:  # a password stays out of what is shown
@@ -50,7 +49,7 @@ def open_unfiled(request: DiskRequest, folder: Path, *, untrusted: bool) -> Disk
     return Disk(request=request, layers=(layer,))
 
 
-def _remote_node(request: DiskRequest, folder: Path) -> tuple[Path, Node]:
+def _remote_node(request: DiskRequest, folder: Path, *, untrusted: bool) -> tuple[Path, Node]:
     uri = request.uri
     if uri is None:
         raise UsageError(
@@ -61,6 +60,8 @@ def _remote_node(request: DiskRequest, folder: Path) -> tuple[Path, Node]:
     plain = DiskRequest(uri=uri, format="raw" if request.format == "nbd" else request.format)
     if request.format == "nbd" and not uri.startswith("nbd"):
         raise UsageError(f"{shown(uri)}: is no nbd URL", hint="leave -f nbd out")
+    if untrusted:
+        refuse_stranger(uri, plain.format)
     return Path(shown(uri)), remote_node(Disk(request=plain, uri=uri), folder)
 
 
@@ -122,18 +123,14 @@ def _entries(top: Path) -> Iterator[os.DirEntry[str]]:
 
 def _size(request: DiskRequest, node: Node) -> int:
     try:
-        return node_size(node)
+        size = node_size(node)
     except ToolError as error:
-        raise _refused(request, node, error) from error
-
-
-def _refused(request: DiskRequest, node: Node, error: ToolError) -> ImgtoolsError:
-    name = request.name if request.uri is None else shown(request.uri)
-    text = error.message.replace(spec(node), name).removeprefix("qemu-img: ")
-    if "Unknown driver" in text:
-        return ImageUnsupportedError(
-            f"{name}: this qemu-img has no driver for it",
-            hint="apt install qemu-block-extra, or copy the image here first",
-        )
-    hint = "is the server running, and the export's name right?" if request.uri else ""
-    return ImageError(f"{name}: {text.removeprefix(f'Could not open {name!r}: ')}", hint=hint)
+        if request.uri is not None:
+            raise no_answer(request.uri, spec(node), error) from error
+        text = error.message.removeprefix("qemu-img: ").replace(spec(node), request.name)
+        text = text.removeprefix(f"Could not open {request.name!r}: ")
+        raise ImageError(f"{request.name}: {text}") from error
+    if size == 0:
+        name = request.name if request.uri is None else shown(request.uri)
+        raise ImageTruncatedError(f"{name}: is empty (0 bytes)", hint="check the name")
+    return size

@@ -17,6 +17,7 @@ from fixtures import sysprep
 from tests.appliance.scratch import change, copy_of
 from tests.appliance.small import digest
 from tests.cli import imgtools
+from tests.sysprep_plans import state
 
 pytestmark = pytest.mark.appliance
 Image = Callable[[str], Path]
@@ -79,6 +80,26 @@ def test_scripts_see_and_change_the_guest_after_the_other_operations(
     assert list(place.iterdir()) == []
     assert imgtools("cat", "-a", disk, "/etc/new").text == "new\n"
     assert imgtools("ls", "-a", disk, "/etc/hostname").code == 6
+
+
+def test_alone_it_changes_what_the_script_does_and_nothing_else(disk: Path, tmp_path: Path) -> None:
+    program = script(tmp_path, "program", "rm -f etc/hostname; [ -e etc/new ] || echo > etc/new")
+    words = ("sysprep", "--json", "-a", disk, *ONLY, program)
+    before, sha = state(disk), digest(disk)
+    dry = imgtools(*words, "-n")
+    assert (dry.code, dry.stderr, digest(disk)) == (0, "", sha)
+    real = change(*words)
+    [listed, [done]] = [json.loads(one.text)["result"]["operations"] for one in (dry, real)]
+    assert listed == [done]
+    assert [(one["verb"], one["path"]) for one in done["actions"]] == [("ran", str(program))]
+    after = state(disk)
+    assert {path for path in before | after if before.get(path) != after.get(path)} == {
+        "/etc/hostname",
+        "/etc/new",
+    }
+    # it runs again, and finds nothing to do
+    change(*words)
+    assert state(disk) == after
 
 
 @pytest.mark.parametrize(

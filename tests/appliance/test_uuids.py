@@ -68,8 +68,7 @@ def test_everything_has_a_new_id_and_is_called_by_it(guest: Path, tmp_path: Path
     real = imgtools("sysprep", "--json", "-a", guest, *BOTH, **launches.environment)
     assert (real.code, launches.count()) == (0, 1), real.stderr
     said, done = (
-        # which new id a dry run gives to the name of a unit is its own affair
-        [(a["verb"], re.sub(r"[0-9a-f]{8}\\x2d.*swap", "UUID", a["path"]))
+        [(a["verb"], unit_without_id(a["path"]))
          for one in json.loads(run.stdout)["result"]["operations"]
          for a in one["actions"]]
         for run in (dry, real)
@@ -120,6 +119,75 @@ def test_everything_has_a_new_id_and_is_called_by_it(guest: Path, tmp_path: Path
         text = Text(names=lambda data, raw=raw: raw in data, replace=bytes, longest=len(raw))
         parts = scan(io.BytesIO(content[INITRD]), text)
         assert any(part.found for part in parts) is there, uuid
+
+
+LVM = {"/dev/ids vg", "/dev/sda5 pv"}
+SPELLINGS: tuple[Callable[[str], str], ...] = (
+    str,
+    str.upper,
+    lambda uuid: uuid.replace("-", ""),
+    lambda uuid: uuid.replace("-", "\\x2d"),
+)
+
+
+def unit_without_id(path: str) -> str:
+    """Which new id a dry run gives to the name of a unit is its own affair."""
+    return re.sub(r"[0-9a-f]{8}\\x2d.*swap", "UUID", path)
+
+
+def hyphened(lvm: str) -> str:
+    """An id of LVM as LVM writes it."""
+    return "-".join(re.fullmatch(r"(.{6})" + r"(.{4})" * 5 + r"(.{6})", lvm).groups())
+
+
+def renamed(text: bytes, new: dict[str, str]) -> bytes:
+    """The text with new ids for old ones, however they are spelled."""
+    for old, now in new.items():
+        for spelled in SPELLINGS:
+            text = text.replace(spelled(old).encode(), spelled(now).encode())
+    return text
+
+
+@pytest.mark.parametrize("name", ["fs-uuids", "lvm-uuids"])
+def test_each_alone_changes_its_ids_and_what_names_them(name: str, guest: Path) -> None:
+    before, old, luks, sha = ids(guest), files(guest), luks_uuid(guest), digest(guest)
+    words = ("sysprep", "--json", "-a", guest, "--enable", name)
+    dry = imgtools(*words, "-n")
+    assert (dry.code, digest(guest)) == (0, sha), dry.stderr
+    real = imgtools(*words)
+    assert real.code == 0, real.stderr
+    said, done = (
+        [
+            (one["verb"], unit_without_id(one["path"]))
+            for one in json.loads(run.stdout)["result"]["operations"][0]["actions"]
+        ]
+        for run in (dry, real)
+    )
+    assert said == done
+
+    after, own = ids(guest), luks_uuid(guest)
+    assert after.keys() == before.keys()
+    changed = {one for one in before if before[one] != after[one]}
+    # an LV's own id stays
+    mine = LVM if name == "lvm-uuids" else before.keys() - LVM - {"/dev/ids/root lv"}
+    assert (changed, own != luks) == (mine, name == "fs-uuids")
+    new = {before[one]: after[one] for one in changed} | {luks: own}
+    if name == "lvm-uuids":
+        new |= {hyphened(before[one]): hyphened(after[one]) for one in changed}
+    edited = {path for verb, path in done if verb == "edited"} - {INITRD}
+    assert {
+        unit_without_id(path) for path, content in old.items() if content != renamed(content, new)
+    } == edited | ({"/etc/not-an-id"} if name == "fs-uuids" else set())
+    wanted = {
+        renamed(path.encode(), new).decode(): (
+            renamed(content, new) if unit_without_id(path) in edited else content
+        )
+        for path, content in old.items()
+    }
+    found = files(guest)
+    if name == "fs-uuids":  # the other test looks into it
+        assert found.pop(INITRD) != wanted.pop(INITRD)
+    assert found == wanted
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from collections.abc import Callable
@@ -10,7 +11,17 @@ from pathlib import Path
 import pytest
 
 from fixtures import sysprep
-from tests.sysprep_plans import BUNDLED, ELSEWHERE, OPERATIONS, Plan, each_alone, expected, together
+from tests.cli import imgtools
+from tests.sysprep_plans import (
+    BUNDLED,
+    ELSEWHERE,
+    OPERATIONS,
+    OWN,
+    Plan,
+    each_alone,
+    expected,
+    together,
+)
 
 pytestmark = pytest.mark.direct
 Image = Callable[[str], Path]
@@ -33,15 +44,6 @@ UPSTREAM = {  # of virt-sysprep 1.56, True for what is done by default
 
 # On purpose.
 OTHER_DEFAULTS = {"lvm-uuids": False}
-
-# What no trace was planted for: the phony guest's own, and what is made.
-OWN: dict[str, Plan] = {
-    "flag-reconfiguration": {("made", "/.unconfigured")},
-    "fs-uuids": {("changed", "/dev/sda1"), ("edited", "/etc/fstab")},
-    "hostname-file": {("removed", "/etc/hostname")},
-    "machine-id": {("edited", "/etc/machine-id")},
-    "user-account": {(("edited"), f"/etc/{name}") for name in ("group", "passwd", "shadow")},
-}
 
 
 @pytest.fixture(scope="module")
@@ -72,12 +74,12 @@ def test_an_operation_without_a_trace_has_a_test() -> None:
         assert name in (tests / file).read_text(encoding="utf-8")
 
 
-PLANNED = [one.name for one in OPERATIONS if one.name in OWN or one.name not in ELSEWHERE]
+PLANNED = [one.name for one in OPERATIONS if one.name in OWN["fedora"] or one.name not in ELSEWHERE]
 
 
 @pytest.mark.parametrize("name", PLANNED)
 def test_each_alone_takes_its_traces_and_nothing_else(name: str, plans: dict[str, Plan]) -> None:
-    wanted = expected(sysprep.traces("fedora")).get(name, set()) | OWN.get(name, set())
+    wanted = expected(sysprep.traces("fedora")).get(name, set()) | OWN["fedora"].get(name, set())
     assert plans[name] == wanted
     assert wanted
 
@@ -115,3 +117,29 @@ def test_authorized_keys_go_only_when_asked(image: Image, plans: dict[str, Plan]
         ("removed", "/root/.ssh"), ("removed", "/home/directory/.ssh"),
     }  # fmt: skip
     assert not any("authorized_keys" in path for _, path in plans["ssh-userdir"])
+
+
+def test_a_file_of_several_names_frees_its_bytes_with_the_last(tmp_path: Path) -> None:
+    root, disk = tmp_path / "root", tmp_path / "disk.img"
+    for path, size in {
+        "var/tmp/all/one": 8192,
+        "var/tmp/some/one": 4096,
+        "etc/os-release": 1,
+    }.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(b"x" * size)
+    (root / "bin").mkdir()
+    (root / "var/tmp/all/two").hardlink_to(root / "var/tmp/all/one")
+    (root / "etc/kept").hardlink_to(root / "var/tmp/some/one")
+    subprocess.run(["truncate", "-s", "8M", disk], check=True)
+    subprocess.run(["mkfs.ext4", "-q", "-b", "1024", "-d", root, disk], check=True)
+    words = ("--format", "raw", "-a", disk, "-m", "/dev/sda", "--enable", "tmp-files")
+    done = imgtools("sysprep", "-n", "--json", *words)
+    assert done.code == 0, done.stderr
+    [operation] = json.loads(done.text)["result"]["operations"]
+    # the folders' own blocks, and the file none of whose names stays
+    assert {one["path"]: one["freed"] for one in operation["actions"]} == {
+        "/var/tmp/all": 1024 + 8192,
+        "/var/tmp/some": 1024,
+    }
+    assert operation["freed"] == 2 * 1024 + 8192

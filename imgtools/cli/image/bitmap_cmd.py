@@ -9,7 +9,7 @@ import click
 
 from imgtools.cli.human import human_size
 from imgtools.cli.image.qcow2 import place_of, qcow2_image
-from imgtools.cli.image.words import Size
+from imgtools.cli.image.words import LocalFile, Size
 from imgtools.cli.options import Output
 from imgtools.cli.render import finish, print_columns, print_json, safe_text
 from imgtools.errors import UsageError
@@ -56,15 +56,17 @@ def command() -> None:
 def list_command(output: Output, image: Path, image_format: str | None, *, untrusted: bool) -> int:
     """Show the bitmaps of IMAGE, also while it is in use."""
     from imgtools.workflow.bitmaps import listed
+    from imgtools.workflow.opening import interrupted_notices
 
     found = listed(place_of(image, image_format, untrusted=untrusted))
+    notices = interrupted_notices(image)
     if output.json:
-        print_json("bitmap-list", found)
+        print_json("bitmap-list", found, warnings=notices)
     elif found:
         rows = [["NAME", "GRANULARITY", "FLAGS"]]
         rows += [[one.name, human_size(one.granularity), ", ".join(one.flags)] for one in found]
         print_columns(rows, right=(1,), gap="  ")
-    return finish(output, ())
+    return finish(output, notices)
 
 
 @command.command("add", short_help="Add an empty bitmap")
@@ -74,7 +76,7 @@ def list_command(output: Output, image: Path, image_format: str | None, *, untru
     metavar="SIZE",
     type=Size(least=0),
     callback=_granularity,
-    help="Bytes that one mark stands for.",
+    help="Bytes that one mark stands for (or as 64K).",
 )
 @click.option("--disabled", is_flag=True, help="Writes are not to be marked yet.")
 @qcow2_image
@@ -120,7 +122,7 @@ _changing("disable", "Mark no more writes", "Have the bitmap NAME mark no more w
     "--from",
     "other",
     metavar="OTHER",
-    type=click.Path(path_type=Path),
+    type=LocalFile(),
     help="The image that has SOURCE, if not IMAGE itself.",
 )
 @qcow2_image

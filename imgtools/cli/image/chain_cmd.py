@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from imgtools.cli.image.words import local_path
 from imgtools.cli.options import Output, output_options
 from imgtools.cli.render import finish, print_json, tell
 from imgtools.errors import EXIT_FINDINGS, UsageError
@@ -62,7 +62,7 @@ def command(
         raise UsageError("the name of the folder is empty")
     found = check_up(
         Where(
-            place=Path(place) if place is not None else None,
+            place=local_path(place) if place is not None else None,
             pool=pool,
             connect=connect,
             recursive=recursive,

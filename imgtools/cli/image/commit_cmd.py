@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imgtools.cli.image.words import format_option
+from imgtools.cli.image.words import LocalFile, format_option
 from imgtools.cli.options import Output, output_options
 from imgtools.cli.progress import Kind, Part, progress_option
 from imgtools.cli.render import finish, print_json, safe_text
@@ -38,7 +38,7 @@ that was killed left the disk whole as seen through the overlay, and is simply d
     "-b",
     "--base",
     metavar="BASE",
-    type=click.Path(path_type=Path),
+    type=LocalFile(),
     help="Write into this image further down the chain; the overlay is kept.",
 )
 @click.option("-d", "--keep", is_flag=True, help="Leave the overlay as it is: do not empty it.")
@@ -52,7 +52,7 @@ that was killed left the disk whole as seen through the overlay, and is simply d
 @click.option("--untrusted", is_flag=True, help="Follow no reference out of an image's folder.")
 @progress_option
 @output_options()
-@click.argument("overlay", metavar="OVERLAY", type=click.Path(path_type=Path))
+@click.argument("overlay", metavar="OVERLAY", type=LocalFile())
 def command(
     *,
     overlay: Path,

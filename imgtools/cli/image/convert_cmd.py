@@ -102,7 +102,7 @@ _OPTIONS = [
         "-m",
         "coroutines",
         type=click.IntRange(1, 16),
-        help="How many pieces are copied at once (8).",
+        help="How many pieces are copied at once (8; from a web or ftp server always 1).",
     ),
     click.option("-r", "--rate-limit", "rate", type=Size(), help="Bytes a second, at most."),
     click.option(

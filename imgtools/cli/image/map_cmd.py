@@ -11,10 +11,11 @@ from imgtools.cli.image.keys import key_option, read_key
 from imgtools.cli.image.requests import requests_of
 from imgtools.cli.image.words import SOURCE, Size, format_option
 from imgtools.cli.options import Output, output_options
-from imgtools.cli.render import safe_text
+from imgtools.cli.render import finish, safe_text
 
 if TYPE_CHECKING:
     from imgtools.model.disks import Disk
+    from imgtools.model.notices import Notice
 
 EPILOG = """\b
 Examples:
@@ -33,7 +34,7 @@ container is a raw image; with --key-file what is inside it is shown.
 @click.option(
     "--start-offset", "start", type=Size(least=0), default=0, help="Begin there (bytes, or as 1G)."
 )
-@click.option("--max-length", "length", type=Size(), help="At most that much.")
+@click.option("--max-length", "length", type=Size(), help="At most that much (bytes, or as 16M).")
 @format_option(
     "-f",
     "--format",
@@ -57,25 +58,27 @@ def command(
 ) -> int:
     """Show what of IMAGE is data, zeros or nothing, and in which layer of its chain."""
     from imgtools.workflow.comparing import mapped
+    from imgtools.workflow.opening import pending_notices
 
     (request,) = requests_of([image], image_format)
     key = read_key(key_file, "--key-file")
     opened = mapped(request, untrusted=untrusted, start=start, length=length, key=key)
     with opened as (disk, extents):
+        notices = pending_notices([disk])
         if output.json:
-            _print_json(extents)
+            _print_json(extents, notices)
         else:
             _print(disk, extents)
-    return 0
+    return finish(output, notices)
 
 
-def _print_json(extents: Iterator[dict[str, Any]]) -> None:
+def _print_json(extents: Iterator[dict[str, Any]], notices: list[Notice]) -> None:
     from imgtools.cli.json_stream import JsonStream
 
     stream = JsonStream("image-map")
     for extent in extents:
         stream.add(extent)
-    stream.finish("extents", engine=None)
+    stream.finish("extents", engine=None, warnings=notices)
 
 
 def _print(disk: Disk, extents: Iterator[dict[str, Any]]) -> None:
@@ -84,7 +87,7 @@ def _print(disk: Disk, extents: Iterator[dict[str, Any]]) -> None:
         depth, at = extent["depth"], extent.get("offset", "-")
         present = extent.get("present", True)
         kind = "data" if extent["data"] else "zero" if present else "none"
-        name = safe_text(str(disk.layers[depth].path)) if kind != "none" else ""
+        name = safe_text(disk.request.uri or str(disk.layers[depth].path)) if kind != "none" else ""
         layer = str(depth) if kind != "none" else "-"
         line = (
             f"{extent['start']:>16} {extent['length']:>16}  {kind:4}  {layer:>5} {at:>16}  {name}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,9 @@ from imgtools.cli.options import Output, make_request, output_options, with_opti
 from imgtools.errors import UsageError
 from imgtools.image.target import parse_options
 
+if TYPE_CHECKING:
+    from imgtools.model.notices import Notice
+
 EPILOG = """\b
 Examples:
   imgtools image measure -O qcow2 guest.vmdk
@@ -19,8 +22,8 @@ Examples:
   imgtools image measure -O qcow2 -o cluster_size=1M --size 100G
   imgtools image measure --json -O qcow2 -l before-upgrade guest.qcow2
 
-Required is what the file takes for the data there are now, fully allocated what it takes when the
-guest has written everywhere.  qemu-img can measure raw, qcow2 and luks.
+In bytes: required is what the file takes for the data there are now, fully allocated what it
+takes when the guest has written everywhere.  qemu-img can measure raw, qcow2 and luks.
 """
 
 _OPTIONS = [
@@ -47,7 +50,9 @@ _OPTIONS = [
         help="Options of the new format, as of qemu-img create.",
     ),
     key_option("--source-key-file", help="Key of an encrypted source."),
-    click.option("--size", type=Size(), help="Measure an empty image of this size."),
+    click.option(
+        "--size", type=Size(), help="Measure an empty image of this size (bytes, or as 100G)."
+    ),
     click.option(
         "-l",
         "--snapshot",
@@ -79,6 +84,7 @@ def command(output: Output, args: tuple[str, ...], **words: Any) -> int:
     if len(args) != (0 if words["size"] is not None else 1):
         raise UsageError("one SOURCE, or --size", hint="imgtools image measure --help")
     plan = Plan(target_format=words["target_format"], options=parse_options(words["options"]))
+    notices: list[Notice] = []
     if words["size"] is not None:
         if any(
             words[name] is not None for name in ("snapshot", "source_format", "source_key_file")
@@ -87,7 +93,7 @@ def command(output: Output, args: tuple[str, ...], **words: Any) -> int:
         found = measure_empty(words["size"], plan)
     else:
         request = make_request(args[0], words["source_format"])
-        found = measure_image(
+        found, notices = measure_image(
             request,
             plan,
             snapshot=words["snapshot"],
@@ -95,10 +101,10 @@ def command(output: Output, args: tuple[str, ...], **words: Any) -> int:
             key=read_key(words["source_key_file"], "--source-key-file"),
         )
     if output.json:
-        print_json("measure", found)
+        print_json("measure", found, warnings=notices)
     else:
         rows = [("Required", found.required), ("Fully allocated", found.fully_allocated)]
         if found.bitmaps is not None:
             rows.append(("Bitmaps", found.bitmaps))
         print_columns(rows, right=(1,), gap="  ")
-    return finish(output, ())
+    return finish(output, notices)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imgtools.cli.image.words import format_option
+from imgtools.cli.image.words import LocalFile, format_option
 from imgtools.cli.options import output_options, with_options
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ qcow2_image = with_options(
             "--untrusted", is_flag=True, help="Follow no reference out of the image's folder."
         ),
         output_options(),
-        click.argument("image", metavar="IMAGE", type=click.Path(path_type=Path)),
+        click.argument("image", metavar="IMAGE", type=LocalFile()),
     ]
 )
 

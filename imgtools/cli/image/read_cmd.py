@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -49,23 +50,32 @@ def command(
     length: int,
 ) -> int:
     """Read LENGTH bytes at OFFSET of the disk in IMAGE."""
-    from imgtools.image.newfile import new_file
-    from imgtools.workflow.image_bytes import read_range, save
-    from imgtools.workflow.replacing import replacing
+    from imgtools.workflow.image_bytes import reading, save
+    from imgtools.workflow.images import files_of
+    from imgtools.workflow.opening import pending_notices
 
     request = make_request(image, image_format)
-    pieces = read_range(request, offset, length, untrusted=untrusted)
-    if target is None:
-        if output.json or sys.stdout.isatty():
-            what = "with --json" if output.json else "on a terminal"
-            raise UsageError(f"the bytes of a disk are not shown {what}", hint="-o FILE")
-        save(pieces, sys.stdout.buffer)
-        return finish(output, ())
-    sources = [] if request.path is None else [request.path]
-    with (
-        new_file(Path(target), force=force, sources=sources) as made,
-        replacing(Path(target)),
-    ):
+    if target is None and (output.json or sys.stdout.isatty()):
+        what = "with --json" if output.json else "on a terminal"
+        raise UsageError(f"the bytes of a disk are not shown {what}", hint="-o FILE")
+    with reading(request, offset, length, untrusted=untrusted) as (disk, pieces):
+        notices = pending_notices([disk])
+        if target is None:
+            save(pieces, sys.stdout.buffer)
+        else:
+            _save_as(Path(target), pieces, files_of(disk), force=force)
+    if output.json:
+        document = {"image": disk.name, "offset": offset, "length": length, "output": target}
+        print_json("image-read", document, warnings=notices)
+    return finish(output, notices)
+
+
+def _save_as(target: Path, pieces: Iterator[bytes], sources: list[Path], *, force: bool) -> None:
+    from imgtools.image.newfile import new_file
+    from imgtools.workflow.image_bytes import save
+    from imgtools.workflow.replacing import replacing
+
+    with new_file(target, force=force, sources=sources) as made, replacing(target):
         try:
             with made.open("xb") as stream:
                 save(pieces, stream)
@@ -75,7 +85,3 @@ def command(
                     f"{target}: the storage is full", hint="write to another disk"
                 ) from error
             raise OutputError(f"{target}: cannot be written: {error.strerror}") from error
-    if output.json:
-        document = {"image": image, "offset": offset, "length": length, "output": target}
-        print_json("image-read", document)
-    return finish(output, ())

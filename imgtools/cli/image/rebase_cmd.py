@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imgtools.cli.image.words import format_option
+from imgtools.cli.image.words import LocalFile, format_option, local_path
 from imgtools.cli.options import Output, output_options
 from imgtools.cli.progress import Kind, Part, progress_option
 from imgtools.cli.render import finish, print_json, safe_text
@@ -54,7 +54,7 @@ compared and found equal; otherwise it is refused (exit 8).
 @click.option("--untrusted", is_flag=True, help="Follow no reference out of an image's folder.")
 @progress_option
 @output_options()
-@click.argument("overlay", metavar="OVERLAY", type=click.Path(path_type=Path))
+@click.argument("overlay", metavar="OVERLAY", type=LocalFile())
 def command(
     *,
     overlay: Path,
@@ -103,7 +103,7 @@ def _parent(backing: str | None, *, flatten: bool) -> Path | None:
         raise UsageError("--flatten and -b cannot be combined", hint="name one of them")
     if backing is None and not flatten:
         raise UsageError("rest on what?", hint="-b FILE, or --flatten for none")
-    return Path(backing) if backing else None
+    return local_path(backing) if backing else None
 
 
 def _print_json(result: Rebased, wish: Wish) -> None:

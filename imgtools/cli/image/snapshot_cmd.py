@@ -42,16 +42,18 @@ def command() -> None:
 @qcow2_image
 def list_command(output: Output, image: Path, image_format: str | None, *, untrusted: bool) -> int:
     """Show the snapshots of IMAGE, also while it is in use."""
+    from imgtools.workflow.opening import interrupted_notices
     from imgtools.workflow.snapshots import listed
 
     found = listed(place_of(image, image_format, untrusted=untrusted))
+    notices = interrupted_notices(image)
     if output.json:
-        print_json("snapshot-list", [_facts(one) for one in found])
+        print_json("snapshot-list", [_facts(one) for one in found], warnings=notices)
     elif found:
         rows = [["ID", "NAME", "DATE", "VM SIZE", "VIRTUAL SIZE"]]
         rows += [_row(one) for one in found]
         print_columns(rows, right=(3, 4), gap="  ")
-    return finish(output, ())
+    return finish(output, notices)
 
 
 @command.command("create", short_help="Save the present state")

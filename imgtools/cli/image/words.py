@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from imgtools.errors import UsageError
 from imgtools.image.target import WRITABLE
 from imgtools.model.disks import KNOWN_FORMATS, READ_ONLY_FORMATS, UNFILED_FORMATS
 
@@ -110,6 +112,36 @@ class Size(_Type):
 
 def _at_least(least: int) -> str:
     return "more than 0" if least == 1 else f"at least {least}"
+
+
+class LocalFile(_Type):
+    """A file or block device of this host as a path; a ``file://`` URI is one, no other URI is."""
+
+    name = "file"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:  # noqa: ARG002
+        return "FILE"
+
+    def convert(
+        self,
+        value: object,
+        param: click.Parameter | None,  # noqa: ARG002
+        ctx: click.Context | None,  # noqa: ARG002
+    ) -> object:
+        """Refuse what is not here."""
+        return local_path(value) if isinstance(value, str) else value
+
+
+def local_path(word: str) -> Path:
+    """The path of a file of this host.  Raises UsageError for the URI of something else."""
+    from imgtools.cli.options import make_request
+
+    path = make_request(word).path
+    if path is None:
+        from imgtools.appliance.remote import shown
+
+        raise UsageError(f"{shown(word)}: is not a file of this host", hint="copy it here first")
+    return path
 
 
 class SizeCommand(click.Command):

@@ -102,3 +102,30 @@ def test_hostile_texts_take_a_moment(kinds: int) -> None:
         assert time.monotonic() - start < 20
         assert lines is not None
         assert apply(one, lines) == other
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "shown"),
+    [
+        (b"shadow", b"root:$y$j9T$ab/c$d.e:19000::::::", "root:$y$(hidden):19000::::::"),
+        (b"shadow-", b"root:!$6$salt$a.b:1::::::", "root:!$6$(hidden):1::::::"),
+        (b"passwd", b"old:ab1.defghijkl:0:0:Administrator:/:/bin/sh",
+         "old:(hidden):0:0:Administrator:/:/bin/sh"),
+        (b"opasswd", b"bob:1000:2:$5$a$b,$6$c$d", "bob:1000:2:$5$(hidden),$6$(hidden)"),
+        (b"shadow", b"daemon:!*:19000::::::", "daemon:!*:19000::::::"),
+        (b"notes", b"root:$y$j9T$ab/c$d.e:19000::::::", "root:$y$j9T$ab/c$d.e:19000::::::"),
+    ],
+)  # fmt: skip
+def test_hashes_of_passwords_are_hidden(name: bytes, line: bytes, shown: str) -> None:
+    lines = diff(b"", line + b"\n", name)
+    assert lines is not None
+    assert lines[3:] == [f"+{shown}"]
+    assert (diff(line + b"\n", b"", name) or [])[3:] == [f"-{shown}"]
+
+
+def test_private_keys_are_hidden() -> None:
+    text = b"-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAABG5v\n# note\n"
+    lines = diff(None, text)
+    assert lines is not None
+    assert lines[3:] == ["+-----BEGIN OPENSSH PRIVATE KEY-----", "+(hidden)", "+# note"]
+    assert diff(None, text.replace(b"PRIVATE", b"PUBLIC"))[4] == "+b3BlbnNzaC1rZXktdjEAAAAABG5v"  # type: ignore[index]
