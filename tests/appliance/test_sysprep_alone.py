@@ -136,13 +136,16 @@ def test_customize_alone_does_what_its_dry_run_lists_and_nothing_else(
     base = bases["fedora"]
     disk = overlay_of(base.image, tmp_path / "disk.qcow2")
     words = ("--truncate", "/etc/krb5.keytab", "--mkdir", "/srv/new", "--delete", "/var/log/app")
+    words += ("--write", "/etc/hostname:new")
     did = run_alone(command, base, hashes, disk, ("--enable", "customize", *words))
     assert {(verb, path) for verb, path, _ in did.actions} == {
+        ("written", "/etc/hostname"),
         ("changed", "/etc/krb5.keytab"),
         ("made", "/srv/new"),
         ("removed", "/var/log/app"),
     }
     assert on_tree(disk, lambda tree: tree.read(b"/etc/krb5.keytab", limit=9)) == b""
+    assert on_tree(disk, lambda tree: tree.read(b"/etc/hostname", limit=9)) == b"new"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

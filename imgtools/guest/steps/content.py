@@ -12,6 +12,7 @@ from typing import BinaryIO
 from imgtools.errors import (
     GuestFileTooLargeError,
     GuestIsADirectoryError,
+    GuestOperationError,
     ImgtoolsError,
 )
 from imgtools.guest.editing.lines import MAX_EDIT, check_text
@@ -51,8 +52,11 @@ def _pieces(stream: BinaryIO) -> Iterator[bytes]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Write(Always):
+class Write:
     """Make a file, or replace its content; a link is followed.
+
+    A file that has this content already is not written again, where the content is in memory and
+    neither mode nor owner is given.
 
     A new file gets ``mode`` (0644 by default) and ``owner`` (root); an existing one keeps its own
     where none is given.
@@ -63,8 +67,22 @@ class Write(Always):
     mode: str | None = None
     owner: str | None = None
 
+    def idle(self, tree: GuestTree) -> bool:
+        """True if the content is there already."""
+        data = self.content.data
+        if data is None or self.mode is not None or self.owner is not None:
+            return False
+        try:
+            found = tree.stat(self.path)
+            same_kind = _stat.S_ISREG(found.mode) and found.size == len(data)
+            return same_kind and tree.read(self.path, limit=len(data)) == data
+        except GuestOperationError:
+            return False
+
     def perform(self, guest: GuestFiles) -> list[Done]:
         """Write, and set mode and owner."""
+        if self.idle(guest):
+            return []
         new = not guest.exists(self.path)
         written = guest.create(self.path, self.content.pieces())
         if new or self.mode is not None:
