@@ -213,6 +213,7 @@ def second_disk_options(function: F) -> F:
     def wrapper(*args: Any, disks: DiskArguments, **kwargs: Any) -> Any:
         kwargs.pop("add_second")
         domains = list(kwargs.pop("domain_second"))
+        guessed = not domains
         ordered = click.get_current_context().meta.get(_META, [])
         requests = _in_order(ordered, "add_second")
         if requests and domains:
@@ -221,7 +222,7 @@ def second_disk_options(function: F) -> F:
             word, *rest = kwargs["args"]
             requests, domains = _positional([word], ordered, "add_second")
             kwargs["args"] = tuple(rest)
-        second = replace(disks, disks=tuple(requests), domains=tuple(domains))
+        second = replace(disks, disks=tuple(requests), domains=tuple(domains), guessed=guessed)
         return function(*args, disks=disks, second=second, **kwargs)
 
     decorated: Any = wrapper
@@ -294,6 +295,7 @@ def _collect(
         config = replace(config, instant=False)
     disks = _in_order(ordered)
     domains = list(raw["domain"])
+    named_here = bool(domains)
     if disks and domains:
         raise UsageError("-a and -d cannot be mixed", hint="name a domain or its images")
     if not disks and not domains:
@@ -303,6 +305,7 @@ def _collect(
     return DiskArguments(
         disks=tuple(disks),
         domains=tuple(domains),
+        guessed=bool(domains) and not named_here,
         connect=raw["connect"] or config.connect,
         keys=_keys(raw["key"], from_stdin=raw["keys_from_stdin"]),
         engine=raw["engine"] or config.engine,
@@ -325,7 +328,7 @@ def guests_of(disks: DiskArguments, words: Sequence[str]) -> list[DiskArguments]
     if not requests and not domains:
         raise UsageError("which guests?", hint="name images, or -d DOMAIN")
     return [replace(disks, disks=(request,)) for request in requests] or [
-        replace(disks, domains=(name,)) for name in domains
+        replace(disks, domains=(name,), guessed=True) for name in domains
     ]
 
 

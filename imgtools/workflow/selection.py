@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from imgtools.config import Config, EngineChoice
-from imgtools.errors import ImageNotFoundError, NoDomainError, UsageError
+from imgtools.errors import ImageNotFoundError, ImgtoolsError, NoDomainError, UsageError
 from imgtools.guest.opening import Outcome, Session, run_on_engine
 from imgtools.model.disks import Disk, DiskRequest, KeySpec
 from imgtools.model.notices import Notice
@@ -32,11 +32,12 @@ class DiskArguments:
     """What the user pointed at, in the order given.
 
     At most one of ``disks`` and ``domains`` is filled.  ``connect`` is the libvirt URI, empty
-    for libvirt's default.
+    for libvirt's default.  ``guessed``: the domains are words that name no file here.
     """
 
     disks: tuple[DiskRequest, ...] = ()
     domains: tuple[str, ...] = ()
+    guessed: bool = False
     connect: str = ""
     keys: tuple[KeySpec, ...] = ()
     engine: EngineChoice = "auto"
@@ -100,6 +101,21 @@ def targets(arguments: DiskArguments, *, all_domains: bool = False) -> list[Targ
         return [Target(name=guest_name(arguments.disks), requests=arguments.disks)]
     if not arguments.domains and not all_domains:
         raise UsageError(NO_DISK)
+    try:
+        return _domains(arguments)
+    except ImgtoolsError as error:
+        if not arguments.guessed:
+            raise
+        name = ", ".join(arguments.domains)
+        if isinstance(error, NoDomainError):
+            raise NoDomainError(f"no such file, and {error.message}", hint=error.hint) from error
+        raise ImageNotFoundError(
+            f"{name}: no such file; nor can libvirt be asked for such a domain: {error.message}",
+            hint="check the name",
+        ) from error
+
+
+def _domains(arguments: DiskArguments) -> list[Target]:
     from imgtools.domain.connection import open_connection, remote_host
     from imgtools.domain.domains import find_domain, list_domains
 

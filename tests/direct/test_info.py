@@ -240,3 +240,16 @@ def test_qemu_img_opens_no_reference_either(folder: Path, reference: str) -> Non
     (folder / "base").unlink()
     os.mkfifo(folder / "base")
     assert info(folder / "image", "qcow2").virtual_size == 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("uri", "code", "said"),
+    [
+        ("test:///default", 3, "no such file, and nosuch: no such domain in test:///default"),
+        ("qemu+unix:///system?socket=/nonexistent", 4, "nosuch: no such file; nor can libvirt"),
+    ],
+)
+def test_a_word_that_is_neither_a_file_nor_a_domain(uri: str, code: int, said: str) -> None:
+    done = imgtools("info", "-c", uri, "nosuch")
+    assert (done.code, len(done.stderr.splitlines())) == (code, 1)
+    assert said in done.stderr
