@@ -249,7 +249,9 @@ def test_qemu_img_opens_no_reference_either(folder: Path, reference: str) -> Non
         ("qemu+unix:///system?socket=/nonexistent", 4, "nosuch: no such file; nor can libvirt"),
     ],
 )
-def test_a_word_that_is_neither_a_file_nor_a_domain(uri: str, code: int, said: str) -> None:
-    done = imgtools("info", "-c", uri, "nosuch")
-    assert (done.code, len(done.stderr.splitlines())) == (code, 1)
+def test_a_word_that_is_neither_a_file_nor_a_domain(
+    uri: str, code: int, said: str, tmp_path: Path
+) -> None:
+    done = imgtools("-c", uri, "nosuch", cwd=tmp_path)
+    assert (done.returncode, len(done.stderr.splitlines())) == (code, 1)
     assert said in done.stderr
