@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from imgtools.errors import ImageError, ToolError
+from imgtools.image.behind import written_behind
 from imgtools.image.failure import failure
 from imgtools.image.header import Snapshot
 from imgtools.image.job import Report, run_job
@@ -73,10 +74,11 @@ def convert(
 ) -> None:
     """Make the image ``path``, whose folder is ours alone.
 
-    Raises UsageError for options that do not fit, SpaceError, EncryptedError, ToolError.
+    Raises UsageError for options that do not fit, SpaceError, EncryptedError, ToolError, OSError.
     """
     words = ["-O", target_format, *joined(options)]
-    _run(source, [*words, *writing.words()], os.fspath(path.absolute()), path, report)
+    with written_behind(path):
+        _run(source, [*words, *writing.words()], os.fspath(path.absolute()), path, report)
 
 
 def convert_onto(
