@@ -23,6 +23,8 @@ Node = dict[str, Any]
 
 # Formats whose qemu driver knows the option "backing" (supports_backing in block/*.c).
 WITH_BACKING = ("qcow2", "qcow", "qed", "vmdk")
+# The protocols of block/curl.c, by the names of their drivers.
+OF_CURL = ("http", "https", "ftp", "ftps")
 
 
 def chain_node(

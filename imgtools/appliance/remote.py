@@ -26,11 +26,11 @@ from imgtools.errors import (
     UsageError,
 )
 from imgtools.model.disks import Disk
+from imgtools.nodes import OF_CURL
 from imgtools.process import run
 
 NBD_PORT = 10809
 SSH_PORT = 22
-_URL_DRIVERS = ("http", "https", "ftp", "ftps")
 _DATA_FILE_BIT = 1 << 2
 _NO_SERVER = "is the server running, and the export's name right?"
 _URL = re.compile(r"[!-~]+")
@@ -134,7 +134,7 @@ def _protocol_node(uri: str) -> dict[str, Any]:
         user = {"user": unquote(parts.username)} if parts.username else {}
         node = {"driver": "ssh", "server": server, "path": unquote(parts.path), **user}
         return {**node, "read-only": True}
-    if parts.scheme in _URL_DRIVERS:
+    if parts.scheme in OF_CURL:
         _require_url(uri)
         _inet(uri, parts, 0)
         return {"driver": parts.scheme, "url": uri, "read-only": True}

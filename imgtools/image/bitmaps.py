@@ -16,9 +16,14 @@ def change(node: Node, name: str, options: Sequence[str], source: Node | None = 
 
     Raises ToolError.
     """
-    other = () if source is None else ("-b", spec(source))
-    argv = ["qemu-img", "bitmap", *options, *other, "--", spec(node), name]
+    other = () if source is None else ("-b", _alone(source))
+    argv = ["qemu-img", "bitmap", *options, *other, "--", _alone(node), name]
     done = run(argv, timeout=_TIMEOUT)
     if done.stderr.strip():
         # Bitmaps are stored when the image is closed, and then qemu only complains of a failure.
         raise ToolError(f"qemu-img: {done.last_error_line()}")
+
+
+def _alone(node: Node) -> str:
+    # qemu-img bitmap opens no backing file, and then knows no options of one.
+    return spec({**node, "backing": None})

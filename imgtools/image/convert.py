@@ -16,10 +16,7 @@ from imgtools.image.readable import snapshot_words
 from imgtools.image.secret import TARGET, Secrets, untimed_again
 from imgtools.image.target import joined
 from imgtools.image.vet import vet
-from imgtools.nodes import Node, spec
-
-# With several requests at once qemu 7.2's curl driver hangs: of ten copies nine.
-_ONE_AT_A_TIME = frozenset({"http", "https", "ftp", "ftps"})
+from imgtools.nodes import OF_CURL, Node, spec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +101,8 @@ def onto_options(path: Path, target_format: str, *, key: bool = False) -> str:
 
 def _run(source: Source, words: list[str], target: str, path: Path, report: Report) -> None:
     node = spec(source.node)
-    if source.node.get("file", {}).get("driver") in _ONE_AT_A_TIME:
+    if source.node.get("file", {}).get("driver") in OF_CURL:
+        # With several requests at once qemu 7.2's driver hangs: of ten copies nine.
         words = [*words, "-m", "1"]
     argv = ["qemu-img", "convert", "-p", *source.keys.words, *words]
     argv += [*snapshot_words(source.snapshot), node, target]

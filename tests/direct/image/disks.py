@@ -15,6 +15,8 @@ from typing import Any
 
 # No whole number of MiB or cylinders: a VHD would round it up.
 SIZE = (12 << 20) + 3 * 512
+# Everything that separates, quotes or breaks a line somewhere, and a byte that is not UTF-8.
+HARD = os.fsdecode(b"a:b,c=d e\n'\"{}\xff")
 FORMATS = ("raw", "qcow2", "qcow", "vmdk", "vdi", "vpc", "vhdx", "qed", "parallels")
 """What qemu-img can write without a key."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import stat
 import subprocess
 from collections.abc import Callable
@@ -14,7 +13,7 @@ import pytest
 
 from tests.direct.image.chains import MIB, make, write
 from tests.direct.image.crashes import said
-from tests.direct.image.disks import loop_device, tmpfs
+from tests.direct.image.disks import HARD, loop_device, tmpfs
 from tests.direct.test_hostile_images import REFUSED, make_device
 
 pytestmark = pytest.mark.direct
@@ -89,8 +88,6 @@ MAKING: dict[str, Callable[[Place, Path], Words]] = {
 _CHAINS = ("self_backed", "cycle", "no_parent", "passwd_backed", "raw_in_disguise", "json_backed")
 BY_ITSELF = {f"make_{name}" for name in (*_CHAINS, "vmdk_host_extent")}
 OWN_TABLES = ("check", "check -r", "snapshot list", "bitmap list")
-
-HARD = os.fsdecode(b"a:b,c=d e\n'\"{}\xff")
 
 
 def refused(at: Place, words: Words, codes: tuple[int, ...] = (4, 8)) -> str:

@@ -43,6 +43,28 @@ def test_the_life_of_a_bitmap(image: Path) -> None:
     assert check(image) == 0
 
 
+def test_the_bitmaps_of_overlays(tmp_path: Path, image: Path) -> None:
+    """Each has its own; what lies below stays as it is."""
+    overlays = [
+        make(tmp_path / f"{name}.qcow2", 16 * MIB, backing="guest.qcow2", image_format="qcow2")
+        for name in ("one", "two")
+    ]
+    base = image.read_bytes()
+    for overlay in overlays:
+        assert imgtools(*BITMAP, "add", overlay, "mark").code == 0
+        assert theirs(overlay) == {"mark": (65536, ["auto"])}
+    write(overlays[1], (1, 0, MIB))
+    for verb in ("disable", "enable", "clear"):
+        assert imgtools(*BITMAP, verb, overlays[0], "mark").code == 0
+    words = ("merge", "--from", overlays[1], overlays[0], "mark", "mark")
+    assert imgtools(*BITMAP, *words).code == 0
+    taken = tmp_path / "taken.qcow2"
+    done = imgtools("convert", "-O", "qcow2", "--bitmaps", overlays[0], taken)
+    assert (done.code, list(theirs(taken))) == (0, ["mark"])
+    assert imgtools(*BITMAP, "remove", overlays[0], "mark").code == 0
+    assert (theirs(overlays[0]), check(overlays[0]), image.read_bytes()) == ({}, 0, base)
+
+
 def test_merge_in_one_image_and_from_another(tmp_path: Path, image: Path) -> None:
     other = make(tmp_path / "other.qcow2", 16 * MIB)
     assert imgtools(*BITMAP, "add", other, "theirs").code == 0

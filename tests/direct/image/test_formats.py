@@ -14,16 +14,11 @@ import pytest
 
 from fixtures.readonly import BZIP2, bochs, cloop, dmg
 from tests.cli import imgtools
-from tests.direct.image.disks import SIZE, content, digest, make_disk, qemu_img, same
+from tests.direct.image.disks import SIZE, content, digest, qemu_img, same
 
 pytestmark = pytest.mark.direct
 
 BLOCK = 65536
-
-
-@pytest.fixture(scope="module")
-def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_disk(tmp_path_factory.mktemp("disk"))
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
 import struct
 import subprocess
@@ -12,80 +10,22 @@ from pathlib import Path
 
 import pytest
 
-from imgtools.cli.main import run as run_here
-from tests.cli import Result, imgtools
-from tests.direct.image.crashes import said
+from tests.cli import imgtools
 from tests.direct.image.disks import info, leftovers, loop_device, run, tmpfs
-from tests.direct.image.killing import filled, finish, killed, records
+from tests.direct.image.gpt_disks import (
+    MIB,
+    SMALLEST,
+    as_qcow2,
+    check_gpt,
+    content,
+    digest,
+    flat,
+    make_gpt,
+    refused,
+    resize,
+)
 
 pytestmark = pytest.mark.direct
-
-MIB = 1 << 20
-PARTITIONS = ((1 * MIB, 3 * MIB), (4 * MIB, 2 * MIB))  # start and size
-SMALLEST = 6 * MIB + 33 * 512
-
-
-def resize(*words: str | Path) -> Result:
-    return imgtools("image", "resize", *words)
-
-
-def refused(capsys: pytest.CaptureFixture[str], *words: str | Path, code: int = 8) -> str:
-    """The one line of a refusal; in this process, to be quick."""
-    got = run_here(["image", "resize", *map(str, words)])
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert got == code, shown.err
-    assert shown.err.count("\n") == 1
-    return shown.err
-
-
-def make_gpt(path: Path, size: int = 16 * MIB) -> Path:
-    """A raw disk with two partitions full of noise."""
-    with path.open("wb") as stream:
-        stream.truncate(size)
-    words = [f"-n{i}:{a // 512}:{(a + n) // 512 - 1}" for i, (a, n) in enumerate(PARTITIONS, 1)]
-    run("sgdisk", "-a", "8", *words, path)
-    with path.open("r+b") as stream:
-        for start, count in PARTITIONS:
-            stream.seek(start)
-            stream.write(os.urandom(count))
-    return path
-
-
-def as_qcow2(path: Path, *options: str) -> Path:
-    target = path.with_suffix(".qcow2")
-    run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", *options, path, target)
-    return target
-
-
-def content(path: Path) -> list[str]:
-    """Digests of the partitions of a raw disk."""
-    with path.open("rb") as stream:
-        digests = []
-        for start, count in PARTITIONS:
-            stream.seek(start)
-            digests.append(hashlib.sha256(stream.read(count)).hexdigest())
-    return digests
-
-
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def check_gpt(path: Path) -> None:
-    """Two tools find nothing to complain of: not even a backup that is not at the end."""
-    assert "No problems found" in run("sgdisk", "-v", path)
-    done = subprocess.run(["sfdisk", "--verify", path], capture_output=True, text=True, check=True)
-    assert "No errors detected" in done.stdout
-    assert "backup" not in done.stderr
-
-
-def flat(path: Path) -> Path:
-    """A raw copy of a qcow2, as the guest sees it."""
-    target = path.with_suffix(".flat")
-    run("qemu-img", "convert", "-f", "qcow2", "-O", "raw", path, target)
-    return target
-
 
 # --- GPT -----------------------------------------------------------------------------------------
 
@@ -414,43 +354,6 @@ def test_a_full_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         check_gpt(disk)
 
 
-@pytest.mark.parametrize("kind", ["raw", "qcow2"])
-def test_a_disk_that_runs_full_meanwhile(tmp_path: Path, kind: str) -> None:
-    """Before the commit nothing has changed; in it, it is finished once there is space."""
-    made = make_gpt(tmp_path / "made")
-    partitions = content(made)
-    pristine = made if kind == "raw" else as_qcow2(made)
-    seen = set()
-    with tmpfs(tmp_path / "small", "128m") as folder:
-        image, fill = folder / "disk.img", folder / "fill"
-        for at in (1, 4, 6, 7, CALLS_TO_GROW):
-            shutil.copyfile(pristine, image)
-            code, text = filled(tmp_path, at, fill, "resize", image, "32M")
-            assert "Traceback" not in text
-            assert text.count("\n") <= 1
-            left = records(folder)
-            committing = bool(left)
-            if code == 0:  # there was room enough in the clusters and pages that it had
-                assert not left
-            elif committing:
-                assert f"imgtools recover {image}" in text
-            else:
-                assert code == 8, (at, text)
-                assert digest(image) == digest(pristine)
-            seen.add((code == 0, committing))
-            fill.unlink(missing_ok=True)
-            finish(image)
-            assert not leftovers(folder)
-            plain = image if kind == "raw" else flat(image)
-            grown = committing or code == 0
-            assert plain.stat().st_size == (32 if grown else 16) * MIB, (at, text)
-            if grown:
-                check_gpt(plain)
-            assert content(plain) == partitions
-    assert (False, False) in seen
-    assert (False, True) in seen
-
-
 def test_a_block_device(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     disk = make_gpt(tmp_path / "disk.img")
     with loop_device(disk) as device:
@@ -463,77 +366,3 @@ def test_a_block_device(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         assert resize("--workdir", tmp_path, device, "32M").code == 0
     assert info(image)["virtual-size"] == 32 * MIB
     check_gpt(flat(image))
-
-
-# --- killed --------------------------------------------------------------------------------------
-
-CALLS_TO_GROW = 8  # create, four writes, check, resize, commit
-CALLS_TO_SHRINK = 7  # create, three writes, check, commit, resize
-POINTS = [
-    *((16, 32, at, "before") for at in range(1, CALLS_TO_GROW + 1)),
-    *((16, 32, at, "after") for at in range(6, CALLS_TO_GROW + 1)),
-    *((16, 32, at, "during") for at in range(7, CALLS_TO_GROW + 1)),
-    *((16, 8, at, "before") for at in range(2, CALLS_TO_SHRINK + 1, 2)),
-    *((16, 8, at, when) for at in (6, 7) for when in ("during", "after")),
-]
-
-
-@pytest.mark.parametrize("kind", ["raw", "qcow2"])
-def test_killed_anywhere_it_is_old_or_new(tmp_path: Path, kind: str) -> None:
-    made = make_gpt(tmp_path / "made")
-    partitions = content(made)
-    pristine = made if kind == "raw" else as_qcow2(made)
-    image = tmp_path / "disk.img"
-    seen = set()
-    for old, new, at, when in POINTS[:: 1 if kind == "raw" else 3]:
-        shutil.copyfile(pristine, image)
-        words = ["--shrink", image, f"{new}M"]
-        assert killed(tmp_path, at, when, "resize", *words) == -9, (new, at, when)
-        committing = any(
-            '"committing"' in (tmp_path / name).read_text() for name in records(tmp_path)
-        )
-        seen.add(committing)
-        if not committing:
-            assert digest(image) == digest(pristine)
-        finish(image)
-        assert not leftovers(tmp_path)
-        plain = image if kind == "raw" else flat(image)
-        assert plain.stat().st_size == (new if committing else old) * MIB, (new, at, when)
-        check_gpt(plain)
-        assert content(plain) == partitions
-        if not committing:
-            assert said("image", "resize", *words)[0] == 0
-            plain = image if kind == "raw" else flat(image)
-            assert plain.stat().st_size == new * MIB
-            check_gpt(plain)
-            assert content(plain) == partitions
-    assert seen == {False, True}
-
-
-def test_what_was_cut_short_is_converted_whole_and_never_replaced(tmp_path: Path) -> None:
-    disk, other = make_gpt(tmp_path / "disk.img"), make_gpt(tmp_path / "other.img")
-    assert killed(tmp_path, CALLS_TO_GROW, "before", "resize", disk, "32M") == -9
-    before = digest(disk)
-    for words in (("--force", other, disk), ("-l", "one", disk, tmp_path / "no")):
-        done = imgtools("convert", "-O", "raw", *words)
-        assert done.code == 8
-        assert f"imgtools recover {disk}" in done.stderr
-        assert done.stderr.count("\n") == 1
-    assert not (tmp_path / "no").exists()
-    done = imgtools("convert", "-O", "raw", disk, tmp_path / "new")
-    assert done.code == 0
-    assert f"imgtools recover {disk}" in done.stderr
-    assert digest(disk) == before
-    assert imgtools("recover", disk).code == 0
-    assert digest(tmp_path / "new") == digest(disk) != before
-    check_gpt(disk)
-
-
-def test_what_was_cut_short_is_read_with_its_new_size(tmp_path: Path) -> None:
-    disk = make_gpt(tmp_path / "disk.img")
-    assert killed(tmp_path, CALLS_TO_GROW, "before", "resize", disk, "32M") == -9
-    (device,) = json.loads(imgtools("filesystems", "--blkdevs", "--json", disk).stdout)["result"]
-    assert device["size"] == 32 * MIB
-    assert resize(disk, "40M").code == 0  # finishes it first
-    assert disk.stat().st_size == 40 * MIB
-    check_gpt(disk)
